@@ -1,0 +1,1 @@
+"""Floor 4: the processes: one supervisor, its workers, and the channel between them."""

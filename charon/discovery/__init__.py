@@ -1,0 +1,1 @@
+"""Floor 2: where endpoints come from, one file a source."""

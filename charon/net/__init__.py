@@ -1,0 +1,1 @@
+"""Floor 2: sockets. The only place that receives, sends, dials and listens."""
