@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+NO_UPSTREAM: Final = "none"
+"""The ``upstream`` of log lines and metrics where Charon answered by itself."""
+
 
 class Event:
     """``message`` of a log line."""
@@ -28,6 +31,9 @@ class Event:
     LOG_REOPENED: Final = "log_reopened"
     INTERNAL_ERROR: Final = "internal_error"
     BAD_REQUEST: Final = "bad_request"
+    LIBRARY_LOG: Final = "library_log"
+    ADMIN_STARTED: Final = "admin_started"
+    ADMIN_FAILED: Final = "admin_failed"
 
 
 class Metric:
@@ -36,6 +42,7 @@ class Metric:
     HTTP_REQUESTS: Final = "charon_http_requests_total"
     HTTP_LATENCY: Final = "charon_http_request_latency_seconds"
     HTTP_RETRIES: Final = "charon_http_retries_total"
+    HTTP_RATE_LIMITED: Final = "charon_http_rate_limited_total"
     HTTP_IN_FLIGHT: Final = "charon_http_requests_in_flight"
     UPSTREAM_REQUESTS_IN_FLIGHT: Final = "charon_upstream_requests_in_flight"
     CONNECTIONS: Final = "charon_listener_connections"
@@ -45,6 +52,8 @@ class Metric:
     SENT_BYTES: Final = "charon_listener_sent_bytes_total"
     TCP_CONNECTIONS: Final = "charon_tcp_connections_total"
     TCP_DURATION: Final = "charon_tcp_connection_duration_seconds"
+    UPSTREAM_HEALTH: Final = "charon_upstream_health"
+    BREAKER_TRANSITIONS: Final = "charon_circuit_breaker_transitions_total"
     UPSTREAM_CONNECTS: Final = "charon_upstream_connects_total"
     UPSTREAM_CONNECT_TIME: Final = "charon_upstream_connect_seconds"
     UPSTREAM_POOL_IDLE: Final = "charon_upstream_pool_idle_connections"
@@ -57,3 +66,4 @@ class Metric:
     WORKER_RESTARTS: Final = "charon_worker_restarts_total"
     LOG_DROPPED: Final = "charon_log_lines_dropped_total"
     BUILD_INFO: Final = "charon_build_info"
+    START_TIME: Final = "charon_start_time_seconds"

@@ -1,0 +1,132 @@
+"""What the schema knows and this version cannot do yet: the only list of it.
+
+A feature that lands deletes its line here, and with it the refusal, the mark in the generated documents and the gap in
+``etc/config.yaml``. A key is refused unless its value switches the feature off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from charon.base.addresses import Upstream
+
+CONFIG_RELOAD: Final = False
+"""Is a changed config.yaml brought into force without a restart? (The registry always is.)"""
+
+ENDPOINT_SCHEMES: Final = frozenset({None, "http"})
+"""Schemes that the address of an endpoint may be written with."""
+
+
+def never(value: object) -> bool:
+    """A key that has no value meaning "off"."""
+    return False
+
+
+def absent(value: object) -> bool:
+    """Off when nothing is given."""
+    return value is None or value == {} or value == [] or str(value).strip().lower() == "none"
+
+
+def unless(*words: str) -> Callable[[object], bool]:
+    """Off unless it is one of these words, which name a feature."""
+    return lambda value: str(value).strip().lower() not in words
+
+
+def zero(key: str, default: int) -> Callable[[object], bool]:
+    """Off for a block whose ``key`` is 0; ``default`` is what it is when it is not given."""
+
+    def is_off(block: object) -> bool:
+        try:
+            return isinstance(block, Mapping) and float(str(block.get(key, default))) == 0
+        except ValueError:
+            return False
+
+    return is_off
+
+
+def disabled(block: object) -> bool:
+    """Off for a block that is not enabled: ``enabled`` is false or not given."""
+    return isinstance(block, Mapping) and str(block.get("enabled", "false")).strip().lower() in ("false", "no", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A key that is not available yet, at the top level, in a listener, or in a service; ``*`` is any one step.
+
+    ``off`` tells the values that are accepted all the same. A key below ``services.*`` or ``routes.*`` is named so.
+    """
+
+    key: str
+    off: Callable[[Any], bool] = never
+
+
+NOT_YET: Final = (
+    Later("circuit_breaker"),
+    Later("rate_limit", zero("requests_per_second", 0)),
+    Later("health_check"),
+    Later("load_balancing", unless("least_request", "random", "ring_hash", "ewma")),
+    Later("retry", zero("attempts", 2)),
+    Later("tracing", disabled),
+    Later("tls", disabled),
+    Later("intercept", disabled),
+    Later("protocol", unless("auto")),
+    Later("limits.max_requests_per_endpoint", absent),
+    Later("admin.address", absent),
+    Later("services.*.timeouts"),
+    Later("routes.*.path", absent),
+    Later("routes.*.path_regex", absent),
+    Later("routes.*.methods", absent),
+    Later("routes.*.headers", absent),
+    Later("routes.*.timeout", absent),
+    Later("routes.*.retry", zero("attempts", 2)),
+    Later("routes.*.rate_limit", zero("requests_per_second", 0)),
+    Later("routes.*.rewrite"),
+    Later("routes.*.request_headers", absent),
+    Later("routes.*.response_headers", absent),
+    Later("routes.*.redirect"),
+    Later("routes.*.services", absent),
+)
+
+REFUSAL: Final = "not available in this version"
+
+
+def scheme_refusal(upstream: Upstream) -> str | None:
+    """Why an endpoint cannot be reached as it is written; None when it can."""
+    if upstream.scheme in ENDPOINT_SCHEMES:
+        return None
+    return f"{upstream.scheme} to an endpoint is {REFUSAL}; write http://host:port or host:port"
+
+
+def unavailable(path: tuple[str | int, ...]) -> Later | None:
+    """The entry that refuses the key at ``path``, whatever its value."""
+    steps = [str(step) for step in path]
+    found = _BY_KEY.get(_pattern(steps))
+    if found is None and len(steps) > 2 and steps[0] in ("listeners", "services"):
+        found = _BY_KEY.get(_pattern(steps[2:]))
+    return found
+
+
+def refused(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """The paths of everything in ``value`` (as read from the file) that this version cannot do."""
+    later = unavailable(path) if path else None
+    if later is not None:
+        return [] if value is None or later.off(value) else [path]
+    if isinstance(value, Mapping):
+        return [found for key, below in value.items() for found in refused(below, (*path, key))]
+    if isinstance(value, list):
+        return [found for index, below in enumerate(value) for found in refused(below, (*path, index))]
+    return []
+
+
+def _pattern(steps: list[str]) -> str:
+    """The steps as the table writes them: what is only a number or a name in a list or map becomes ``*``."""
+    marked: list[str] = []
+    for step in steps:
+        inside = bool(marked) and marked[-1] in ("routes", "services", "listeners")
+        marked.append("*" if inside else step)
+    return ".".join(marked)
+
+
+_BY_KEY: Final = {later.key: later for later in NOT_YET}

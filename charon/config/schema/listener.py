@@ -1,0 +1,82 @@
+"""Where connections are accepted, and what is done with them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from charon.config.schema.balancing import LoadBalancing
+from charon.config.schema.breaker import CircuitBreaker
+from charon.config.schema.health import HealthCheck
+from charon.config.schema.limits import Limits
+from charon.config.schema.metrics import Metrics
+from charon.config.schema.rate_limit import RateLimit
+from charon.config.schema.retry import Retry
+from charon.config.schema.routes import Route
+from charon.config.schema.section import Section, block, setting
+from charon.config.schema.timeouts import Timeouts
+from charon.config.schema.tls import Tls
+from charon.config.schema.values import (
+    Boolean,
+    Choice,
+    ListenAddress,
+    Network,
+    OptionalName,
+    OptionalStaticTarget,
+)
+
+
+class Traffic(Section):
+    """What can be set at the top level for all listeners, and for each listener."""
+
+    protocol: Annotated[str, *Choice("http", "tcp", "auto")] = setting(
+        "http", "`http`, `tcp`, or `auto` (looks at the first bytes of a connection)."
+    )
+    target_service_name: OptionalName = setting(
+        "none",
+        "Service that is used when no route matches, and for all TCP connections. It is taken, and "
+        "`target_service_addr` is not looked at, when both are given.",
+        example="http-backend",
+    )
+    target_service_addr: OptionalStaticTarget = setting(
+        "none",
+        "Address (`host:port`, `http://host:port` or `unix:/path`) that is used when no route matches, for a service "
+        "that is in no registry.",
+        example="localhost:9091",
+    )
+    routes: tuple[Route, ...] = setting((), "Rules for HTTP requests, from top to bottom; the first match wins.")
+    trusted_proxies: tuple[Network, ...] = setting(
+        (),
+        "Networks, addresses or `unix` (peers on a Unix socket) whose `X-Forwarded-*` fields are believed. From all "
+        "other clients they are taken out and written anew.",
+        example=["10.0.0.0/8"],
+    )
+    timeouts: Timeouts = block(Timeouts, "How long Charon waits, and for what.")
+    limits: Limits = block(Limits, "How much a listener takes on.")
+    metrics: Metrics = block(Metrics, "Where Prometheus finds the metrics.")
+    load_balancing: LoadBalancing = setting(
+        "round_robin",
+        "Which endpoint of a service comes next: `round_robin`, `least_request`, `random`, `ring_hash` or `ewma`.",
+    )
+    circuit_breaker: CircuitBreaker = block(CircuitBreaker, "When an endpoint that fails is left alone.")
+    rate_limit: RateLimit = block(RateLimit, "How many requests are let through.")
+    health_check: HealthCheck = block(HealthCheck, "How Charon finds out which endpoints work.")
+    retry: Retry = block(Retry, "When a request is tried again.")
+    tls: Tls = block(Tls, "TLS on both sides.")
+
+
+class Listener(Traffic):
+    """One listening address. Every other key overrides the one of the top level, key by key in each block; the two
+    `target_*` keys override together."""
+
+    name: OptionalName = setting(
+        "none",
+        "Name in logs and metrics; no two listeners have the same. `none`: protocol and port, as in `http-8080`.",
+        example="inbound",
+    )
+    address: ListenAddress = setting(
+        ...,
+        "`:8080` (all interfaces, IPv4 and IPv6), `127.0.0.1:8080`, `[::]:8080` or `unix:/path`. Port 0 is any free "
+        "port.",
+        example=":8080",
+    )
+    access_log: Boolean = setting(True, "Log a line for each request and each TCP connection; see `logging`.")

@@ -1,0 +1,61 @@
+"""The whole of config.yaml."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from charon.base.units import quoted
+from charon.config.schema.admin import Admin
+from charon.config.schema.intercept import Intercept
+from charon.config.schema.listener import Listener, Traffic
+from charon.config.schema.logging import Logging
+from charon.config.schema.section import block, setting
+from charon.config.schema.services import Service
+from charon.config.schema.tracing import Tracing
+from charon.config.schema.values import Duration, Name, OptionalFilePath, Port, kind_of
+
+
+def _workers(value: object) -> int | None:
+    text = str(value).strip().lower()
+    if text == "auto":
+        return None
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 1024:
+        raise ValueError(f"{quoted(value)} is not allowed; write a number from 1 to 1024, or auto")
+    return int(text)
+
+
+Workers = Annotated[
+    int | None,
+    *kind_of(_workers, "a number or auto", {"type": "integer", "minimum": 1, "maximum": 1024}, {"type": "string"}),
+]
+
+
+class Root(Traffic):
+    """The top level."""
+
+    listen_port: Port = setting(
+        "8080",
+        "Port of the one listener, on all interfaces, IPv4 and IPv6. Port 0 is any free port. Not used together with "
+        "`listeners`.",
+    )
+    listeners: tuple[Listener, ...] = setting((), "Listeners, when there are several, or one that is more than a port.")
+    registry_file: OptionalFilePath = setting(
+        "none",
+        "Registry of services; a change of that file takes effect within a second. `none`: `registry.yaml` beside "
+        "this file when a service is named that has no addresses under `services`.",
+        example="registry.yaml",
+    )
+    services: dict[Name, Service] = setting({}, "Settings of single services, by name.")
+    logging: Logging = block(Logging, "The log.")
+    admin: Admin = block(Admin, "The admin API.", live=False)
+    workers: Workers = setting(
+        "auto",
+        "Processes that carry the traffic: a number, or `auto` for as many as there are CPUs that Charon may use.",
+        live=False,
+    )
+    drain_timeout: Duration = setting(
+        "30s", "How long open connections may go on after a reload or a stop before they are cut."
+    )
+    tracing: Tracing = block(Tracing, "Distributed tracing.")
+    intercept: Intercept = block(Intercept, "Transparent interception.", live=False)

@@ -1,0 +1,36 @@
+"""How long Charon waits, and for what."""
+
+from __future__ import annotations
+
+from charon.config.schema.section import Section, setting
+from charon.config.schema.values import Duration, OptionalDuration, PositiveDuration
+
+
+class Timeouts(Section):
+    """Deadlines. When one passes, the request is answered (or the connection closed) with its own reason word."""
+
+    connect: PositiveDuration = setting(
+        "5s", "Opening one connection to an endpoint, all of its addresses together. Then 504 `connect_timeout`."
+    )
+    response_headers: PositiveDuration = setting(
+        "10s",
+        "From the last byte of the request to the head of the endpoint's answer. Then 504 `response_timeout`.",
+    )
+    request: OptionalDuration = setting(
+        "none",
+        "The whole exchange, from the head of the request to the last byte of the answer. Then 504 "
+        "`request_deadline`, or a broken connection when the answer has begun. `none`: no limit.",
+    )
+    idle: PositiveDuration = setting(
+        "90s",
+        "A connection, or a body in either direction, on which no byte moves: a kept-alive client or endpoint "
+        "connection is closed, a TCP connection is ended, a stalled exchange fails.",
+    )
+    client_header: PositiveDuration = setting(
+        "10s", "From the first byte of a request's head to its last. Then 408 `request_timeout`."
+    )
+    client_fin: Duration = setting(
+        "500ms",
+        "How long a request that is not answered yet goes on after its client has closed its sending side, which "
+        "is how most clients leave and how a few say that nothing more follows. `0s`: it ends at once.",
+    )

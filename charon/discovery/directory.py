@@ -1,0 +1,212 @@
+"""All sources and the resolver joined: what services there are now, and where each of their endpoints is.
+
+Two changes in quick succession are one callback. A service that did not change keeps its very object, so that a change
+of one name in a registry of 50,000 costs little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import gevent
+from gevent import Greenlet
+from gevent.event import Event as Flag
+from gevent.lock import BoundedSemaphore
+
+from charon.base.addresses import Address
+from charon.base.names import Event
+from charon.config.registry import Target
+from charon.config.snapshot import EndpointSpec, ServiceSpec, SocketAddress
+from charon.discovery.dns import Resolver
+from charon.discovery.lookup import Addresses
+from charon.discovery.source import EventLog, Services, Source, Spawn
+
+COALESCE = 0.05
+"""Seconds that a change waits for others, so that a burst is one callback."""
+
+YIELD_EVERY = 500
+"""Services built between two turns of the event loop."""
+
+
+class Directory:
+    """The services of all sources. Where two sources hold one name, the earlier source has it.
+
+    ``on_change`` runs in the directory's greenlet when :meth:`services` has changed. The services carry names and
+    endpoints only; policy (load balancing and so on) belongs to the configuration.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        resolver: Resolver,
+        on_change: Callable[[], None],
+        log: EventLog,
+        spawn: Spawn,
+        *,
+        start_timeout: float = 2.0,
+    ) -> None:
+        self._sources = tuple(sources)
+        self._resolver = resolver
+        self._on_change = on_change
+        self._log = log
+        self._spawn = spawn
+        self._start_timeout = start_timeout
+        self._targets: dict[str, tuple[Target, ...]] = {}
+        self._specs: dict[str, ServiceSpec] = {}
+        self._users: dict[str, set[str]] = {}
+        self._sources_changed = False
+        self._changed_names: set[str] = set()
+        self._wake = Flag()
+        self._building = BoundedSemaphore(1)
+        self._greenlet: Greenlet[..., object] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Directory sources={len(self._sources)} services={len(self._specs)}>"
+
+    def services(self) -> dict[str, ServiceSpec]:
+        """Every service by name, complete; a new mapping after each change, never changed once handed out."""
+        return self._specs
+
+    def start(self) -> None:
+        """Load all sources and resolve all names; then follow them.
+
+        Names that take longer than ``start_timeout`` seconds (all are asked at once) are left behind: their services
+        are there with no endpoint, and a change brings the endpoints.
+        """
+        self._resolver.start(self._name_changed)
+        for source in self._sources:
+            source.start(self._source_changed)
+        self._watch_names(_merged(source.services() for source in self._sources))
+        self._resolver.wait(self._start_timeout)
+        self._sources_changed = True
+        self._update()
+        self._greenlet = self._spawn("directory", self._follow)
+
+    def stop(self) -> None:
+        """End all watching. The services stay readable."""
+        for source in self._sources:
+            source.stop()
+        self._resolver.stop()
+        if self._greenlet is not None:
+            self._greenlet.kill()
+            self._greenlet = None
+
+    def refresh(self, service: str) -> None:
+        """A connection to the service failed: ask again for its names (at most once per second each)."""
+        for target in self._targets.get(service, ()):
+            if _needs_resolver(target):
+                self._resolver.refresh(_key(target))
+
+    def _source_changed(self) -> None:
+        self._sources_changed = True
+        self._wake.set()
+
+    def _name_changed(self, name: str) -> None:
+        self._changed_names.add(name)
+        self._wake.set()
+
+    def _follow(self) -> None:
+        while True:
+            self._wake.wait()
+            gevent.sleep(COALESCE)
+            self._wake.clear()
+            if self._update():
+                self._tell()
+
+    def _tell(self) -> None:
+        try:
+            self._on_change()
+        except Exception as error:  # The next change must still be followed, whatever became of this one.
+            self._log.event("error", Event.INTERNAL_ERROR, where=repr(self), error=f"{type(error).__name__}: {error}")
+
+    def _update(self) -> bool:
+        """Bring the services up to date; says whether they differ from before."""
+        with self._building:
+            names, self._changed_names = self._changed_names, set()
+            stale = {service for name in names for service in self._users.get(name, ())}
+            if self._sources_changed:
+                self._sources_changed = False
+                stale |= self._adopt_targets()
+            specs: dict[str, ServiceSpec] = {}
+            built = 0
+            for name in self._targets:
+                if name in self._specs and name not in stale:
+                    specs[name] = self._specs[name]
+                    continue
+                specs[name] = self._build(name)
+                built += 1
+                if built % YIELD_EVERY == 0:
+                    gevent.sleep(0)
+            changed = specs != self._specs
+            if changed:
+                self._specs = specs
+            return changed
+
+    def _adopt_targets(self) -> set[str]:
+        """Take over what the sources hold now; the names of services that are new or differ."""
+        before, self._targets = self._targets, _merged(source.services() for source in self._sources)
+        self._watch_names(self._targets)
+        return {name for name, targets in self._targets.items() if before.get(name) != targets}
+
+    def _watch_names(self, targets: Services) -> None:
+        self._users = {}
+        for service, members in targets.items():
+            for target in members:
+                if _needs_resolver(target):
+                    self._users.setdefault(_key(target), set()).add(service)
+        self._resolver.watch(self._users)
+
+    def _build(self, service: str) -> ServiceSpec:
+        found: dict[tuple[SocketAddress, ...], EndpointSpec] = {}
+        pending = False
+        for target in self._targets[service]:
+            answer = None
+            if _needs_resolver(target):
+                answer = self._resolver.answer(_key(target))
+                pending = pending or self._resolver.is_pending(_key(target))
+            for endpoint in endpoints(target, answer):
+                twin = found.get(endpoint.candidates)
+                if twin is not None:
+                    endpoint = EndpointSpec(twin.name, twin.candidates, twin.weight + endpoint.weight)
+                found[endpoint.candidates] = endpoint
+        if pending and not found and service in self._specs:
+            return self._specs[service]  # A service that moves to a new name stays where it is until the name is asked.
+        return ServiceSpec(service, tuple(found.values()))
+
+
+def endpoints(target: Target, answer: Addresses | None) -> list[EndpointSpec]:
+    """The endpoints of one target. ``answer`` is what its name resolves to; None for a literal, or not resolved yet.
+
+    A name with at most one address of each family is one endpoint, named as it is written, tried over IPv4 first. A
+    name with more is one endpoint an address: the IPv4 ones, or the IPv6 ones where there are no others.
+    """
+    address = target.address
+    if not _needs_resolver(target):
+        return [EndpointSpec(str(address), (SocketAddress(address.host, address.port),), target.weight)]
+    if answer is None:
+        return []
+    ipv4, ipv6 = answer.ipv4 or (), answer.ipv6 or ()
+    if len(ipv4) <= 1 and len(ipv6) <= 1:
+        candidates = tuple(SocketAddress(host, address.port) for host in ipv4 + ipv6)
+        return [EndpointSpec(str(address), candidates, target.weight)] if candidates else []
+    return [
+        EndpointSpec(str(Address(host, address.port)), (SocketAddress(host, address.port),), target.weight)
+        for host in ipv4 or ipv6
+    ]
+
+
+def _needs_resolver(target: Target) -> bool:
+    return not (target.address.is_unix or target.address.is_ip)
+
+
+def _key(target: Target) -> str:
+    """Names are resolved without regard to case (RFC 4343)."""
+    return target.address.host.lower()
+
+
+def _merged(all_services: Iterable[Services]) -> dict[str, tuple[Target, ...]]:
+    merged: dict[str, tuple[Target, ...]] = {}
+    for services in all_services:
+        for name, targets in services.items():
+            merged.setdefault(name, targets)
+    return merged

@@ -1,0 +1,92 @@
+"""Accepting connections: what Charon changes in gevent's stream servers.
+
+Connections come out as raw non-blocking sockets (a :class:`~charon.net.stream.Stream` does the waiting), and no failure
+of accept can spin or end a listener: when descriptors run out, accepting pauses and the queue waits in the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as std
+from _socket import socket as RawSocket
+from collections.abc import Callable
+from typing import Any
+
+from gevent import socket as gsocket
+from gevent.pool import Pool
+from gevent.server import StreamServer
+
+PAUSE = 0.05
+"""Seconds for which accepting pauses after a failure that trying again at once would repeat."""
+
+# The connection is gone or damaged, the listener is fine (accept(2)).
+_CONNECTION_LOST = frozenset(
+    {errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH,
+     errno.EHOSTDOWN, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.ETIMEDOUT, errno.EPERM}
+)  # fmt: skip
+
+
+class Acceptor(StreamServer):
+    """A listener of one worker: at most ``max_connections`` at a time, the rest wait in the kernel's queue."""
+
+    on_accept_error: Callable[[OSError], None]
+
+    def __init__(
+        self, fd: int, max_connections: int, on_accept_error: Callable[[OSError], None], **options: Any
+    ) -> None:
+        self.on_accept_error = on_accept_error
+        self.pool_of_connections = Pool(max_connections)
+        super().__init__(gsocket.socket(fileno=fd), spawn=self.pool_of_connections, **options)
+        self.nodelay = self.family != std.AF_UNIX
+
+    def do_read(self) -> tuple[RawSocket, Any] | None:
+        """Accept one connection; None when there is none, or accepting has to pause."""
+        listener = self.socket
+        try:
+            fd, address = listener._accept()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            self.on_accept_error(error)
+            if error.errno not in _CONNECTION_LOST:
+                self._pause()
+            return None
+        sock = RawSocket(listener.family, listener.type, listener.proto, fd)
+        sock.setblocking(False)
+        if self.nodelay:
+            sock.setsockopt(std.IPPROTO_TCP, std.TCP_NODELAY, 1)
+        return sock, address
+
+    def _pause(self) -> None:
+        self.stop_accepting()
+        self._timer = self.loop.timer(PAUSE)
+        self._timer.start(self._start_accepting_if_started)
+
+    def stop_listening(self) -> None:
+        """Accept what the kernel has queued for this worker, then close its copy of the listening socket."""
+        if self.closed:
+            return
+        for _ in range(65_536):
+            if self.full():
+                break
+            args = self.do_read()
+            if args is None:
+                break
+            self.do_handle(*args)
+        self.close()
+
+
+def peer_ip(address: Any) -> str:
+    """The peer's address for logs and forwarding: an IP literal, or ``unix`` for a Unix socket."""
+    if not isinstance(address, tuple):
+        return "unix"
+    host: str = address[0]
+    if host.startswith("::ffff:") and "." in host:
+        return host[7:]  # IPv4 through a socket that speaks both
+    return host
+
+
+def why(error: OSError) -> str:
+    """An OSError in words."""
+    return os.strerror(error.errno) if error.errno else str(error)

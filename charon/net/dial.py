@@ -1,0 +1,76 @@
+"""Opening a connection to an endpoint, within one deadline, trying its candidate addresses in order."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as std
+from _socket import socket as RawSocket
+from collections.abc import Sequence
+from time import monotonic
+
+from charon.base.errors import (
+    CONNECT_FAILED,
+    CONNECT_REFUSED,
+    CONNECT_TIMEOUT,
+    LOCAL_LIMIT,
+    ExchangeFailed,
+)
+from charon.config.snapshot import SocketAddress
+from charon.net.stream import DeadlineExceeded, Stream
+
+# Failures that say something about this machine, not about the endpoint.
+_LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN})
+
+
+def dial(candidates: Sequence[SocketAddress], timeout: float) -> Stream:
+    """Connect to the first candidate that accepts, within ``timeout`` seconds for all of them together.
+
+    Raises ExchangeFailed with the reason of the last failure.
+    """
+    cutoff = monotonic() + timeout
+    failure = ExchangeFailed(CONNECT_FAILED, "the endpoint has no address")
+    for position, address in enumerate(candidates):
+        left = cutoff - monotonic()
+        # A silent candidate may not use up the time of those after it.
+        share = left / (len(candidates) - position)
+        try:
+            return _dial_one(address, share)
+        except DeadlineExceeded:
+            failure = ExchangeFailed(CONNECT_TIMEOUT, f"no answer from {_text(address)} in {timeout:g} s")
+        except OSError as error:
+            if error.errno in _LOCAL:
+                raise ExchangeFailed(LOCAL_LIMIT, os.strerror(error.errno)) from error
+            reason = CONNECT_REFUSED if error.errno == errno.ECONNREFUSED else CONNECT_FAILED
+            failure = ExchangeFailed(reason, f"{_text(address)}: {os.strerror(error.errno or 0)}")
+    raise failure
+
+
+def _dial_one(address: SocketAddress, timeout: float) -> Stream:
+    if address.is_unix:
+        family, target = std.AF_UNIX, address.host
+    else:
+        family = std.AF_INET6 if ":" in address.host else std.AF_INET
+        target = (address.host, address.port)  # type: ignore[assignment]
+    sock = RawSocket(family, std.SOCK_STREAM | std.SOCK_NONBLOCK | std.SOCK_CLOEXEC)
+    stream = Stream(sock)
+    try:
+        code = sock.connect_ex(target)
+        if code == errno.EINPROGRESS:
+            stream.write_ready(timeout)
+            code = sock.getsockopt(std.SOL_SOCKET, std.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        if not address.is_unix:
+            sock.setsockopt(std.IPPROTO_TCP, std.TCP_NODELAY, 1)
+            sock.setsockopt(std.SOL_SOCKET, std.SO_KEEPALIVE, 1)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def _text(address: SocketAddress) -> str:
+    if address.is_unix:
+        return address.host
+    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"

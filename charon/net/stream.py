@@ -1,0 +1,235 @@
+"""The one door to recv and send: a non-blocking socket, read and written in blocking style, with deadlines and counts.
+
+Every wait is bounded. ``patience`` is how many seconds one wait may last with nothing happening; ``cutoff`` is a
+moment (monotonic seconds) past which no wait goes on, for a head or an exchange that is bounded as a whole.
+Trust: hands on whatever the peer sent; nothing here looks at it.
+"""
+
+from __future__ import annotations
+
+import socket as std
+import struct
+from _socket import socket as RawSocket
+from enum import Enum
+from errno import ENOTCONN
+from time import monotonic
+
+from gevent import get_hub
+
+from charon.net.deadlines import NEVER, deadlines
+
+READ_SIZE = 65_536
+_READ, _WRITE = 1, 2
+_PEEK = std.MSG_PEEK | std.MSG_DONTWAIT
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Peer(Enum):
+    """What can be known of the other side without reading."""
+
+    OPEN = "open"
+    ENDED = "ended"
+    RESET = "reset"
+
+
+class DeadlineExceeded(Exception):
+    """A wait lasted longer than its patience, or went past the stream's cutoff."""
+
+
+class Stream:
+    """One connection. At most one greenlet may read and one may write at a time.
+
+    ``received`` and ``sent`` count bytes; how much of that some metric has taken account of is noted beside them.
+    Failures of the connection are raised as ``OSError``.
+    """
+
+    __slots__ = (
+        "_deadlines",
+        "_hub",
+        "_reader",
+        "_recv",
+        "_send",
+        "_writer",
+        "closed",
+        "cutoff",
+        "deadline",
+        "fault",
+        "idle_since",
+        "looked_at",
+        "received",
+        "received_counted",
+        "sent",
+        "sent_counted",
+        "sock",
+        "tick",
+    )
+
+    def __init__(self, sock: RawSocket) -> None:
+        self._hub = get_hub()
+        self._deadlines = deadlines()
+        self.sock = sock
+        self._recv = sock.recv
+        self._send = sock.send
+        self._reader = self._hub.loop.io(sock.fileno(), _READ)
+        self._writer = None
+        self.received = 0
+        self.sent = 0
+        self.received_counted = 0
+        self.sent_counted = 0
+        self.closed = False
+        self.cutoff = NEVER
+        self.deadline = NEVER
+        self.looked_at = NEVER
+        self.tick = 0
+        self.idle_since = 0.0
+        self.fault: Exception | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"fd {self.sock.fileno()}"
+        return f"<Stream {state} received={self.received} sent={self.sent}>"
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def read(self, patience: float, size: int = READ_SIZE) -> bytes:
+        """What is there, at most ``size`` bytes, waiting if nothing is; ``b""`` at the end of the stream.
+
+        Raises DeadlineExceeded, OSError, or the error given to :meth:`interrupt`.
+        """
+        while True:
+            try:
+                data = self._recv(size)
+            except BlockingIOError:
+                self._wait(self._reader, patience)
+                continue
+            self.received += len(data)
+            return data
+
+    def read_later(self, patience: float, size: int = READ_SIZE) -> bytes:
+        """As :meth:`read`, for when nothing can be there yet: waits first, which saves a system call."""
+        self._wait(self._reader, patience)
+        return self.read(patience, size)
+
+    def read_ready(self, patience: float) -> None:
+        """Wait until a read would not (used by splice, which reads by itself)."""
+        self._wait(self._reader, patience)
+
+    def quiet(self) -> bool:
+        """Whether the peer has sent nothing and not closed: the state of a connection that may be reused."""
+        try:
+            self._recv(1, _PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def peer(self) -> Peer:
+        """Whether the peer has closed its side, with nothing left to read, or reset the connection. Reads nothing."""
+        try:
+            return Peer.OPEN if self._recv(1, _PEEK) else Peer.ENDED
+        except BlockingIOError:
+            return Peer.OPEN
+        except OSError:
+            return Peer.RESET
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes | memoryview | bytearray, patience: float) -> None:
+        """Send all of ``data``; each wait for room lasts at most ``patience`` seconds.
+
+        Raises DeadlineExceeded or OSError.
+        """
+        length = len(data)
+        try:
+            done = self._send(data)
+        except BlockingIOError:
+            done = 0
+        self.sent += done
+        if done < length:
+            self._write_rest(memoryview(data)[done:], patience)
+
+    def _write_rest(self, rest: memoryview, patience: float) -> None:
+        while rest:
+            self.write_ready(patience)
+            try:
+                done = self._send(rest)
+            except BlockingIOError:
+                continue
+            self.sent += done
+            rest = rest[done:]
+
+    def write_ready(self, patience: float) -> None:
+        """Wait until there is room to write."""
+        if self._writer is None:
+            self._writer = self._hub.loop.io(self.sock.fileno(), _WRITE)
+        self._wait(self._writer, patience)
+
+    def finish_writing(self) -> None:
+        """Tell the peer that nothing more will be sent (half-close)."""
+        try:
+            self.sock.shutdown(std.SHUT_WR)
+        except OSError as error:
+            if error.errno != ENOTCONN:  # the peer has reset: there is nobody left to tell
+                raise
+
+    # -- waiting ------------------------------------------------------------------------------------------------
+
+    def _wait(self, watcher: object, patience: float) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self._arm(patience)
+        self._hub.wait(watcher)
+
+    def _arm(self, patience: float) -> None:
+        deadline = monotonic() + patience
+        if deadline > self.cutoff:
+            deadline = self.cutoff
+        self.deadline = deadline
+        if deadline < self.looked_at:
+            self._deadlines.schedule(self)
+
+    def rearm(self, patience: float) -> None:
+        """Give the read that another greenlet is waiting in a new patience, from now."""
+        if self._reader is not None and self._reader.active:
+            self._arm(patience)
+
+    def expire(self) -> None:
+        """Called by the sweep, in the hub."""
+        self.throw(DeadlineExceeded())
+
+    def interrupt(self, error: Exception) -> None:
+        """Make the wait on this stream raise ``error``, now or when it next begins."""
+        if self.fault is None:
+            self.fault = error
+            self._hub.loop.run_callback(self.throw, error)
+
+    def throw(self, error: Exception) -> None:
+        """Make the wait that is going on, if any, raise ``error``. Only to be called in the hub."""
+        for watcher in (self._reader, self._writer):
+            if watcher is not None and watcher.active and watcher.callback is not None:
+                watcher.callback.__self__.throw(error)
+
+    # -- closing ------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the connection. No greenlet may be waiting on it. Safe to repeat."""
+        if self.closed:
+            return
+        self.closed = True
+        if self.looked_at != NEVER:
+            self._deadlines.forget(self)
+        self._reader.stop()
+        self._reader.close()
+        if self._writer is not None:
+            self._writer.stop()
+            self._writer.close()
+        self.sock.close()
+
+    def reset(self) -> None:
+        """Close so that the peer sees an error, not an end: for messages that must not look complete."""
+        if not self.closed:
+            try:
+                self.sock.setsockopt(std.SOL_SOCKET, std.SO_LINGER, _RESET_ON_CLOSE)
+            except OSError:
+                pass  # already reset by the peer, which is what was wanted
+            self.close()

@@ -1,0 +1,299 @@
+"""One try of a request at one endpoint: send it, watch for the answer, pass the answer on."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from charon.base.errors import (
+    CLIENT_ABORT,
+    CLIENT_TOO_SLOW,
+    REQUEST_DEADLINE,
+    RESPONSE_TIMEOUT,
+    UPSTREAM_IDLE,
+    UPSTREAM_MALFORMED,
+    UPSTREAM_RESET,
+    UPSTREAM_TRUNCATED,
+    BadMessage,
+    ExchangeFailed,
+    Reason,
+)
+from charon.net.accept import why
+from charon.net.deadlines import NEVER
+from charon.net.relay import Relay
+from charon.net.stream import DeadlineExceeded, Peer, Stream
+from charon.policy.retry import TryOutcome
+from charon.proxy.body import BodyReader, BodyTruncated, chunk
+from charon.proxy.respond import http_date
+from charon.proxy.upload import Upload
+from charon.wire.chunked import encode_last
+from charon.wire.messages import CHUNKED, ResponseHead, parse_response, serialize_response
+
+if TYPE_CHECKING:
+    from charon.proxy.endpoint import Endpoint
+    from charon.proxy.exchange import Exchange
+    from charon.proxy.http import HttpConnection
+    from charon.proxy.listener import Listener
+
+
+class Attempt:
+    """One try. After :meth:`run` has returned, ``keep`` says whether the client's connection can go on.
+
+    ``reused`` tells a pooled connection, which may have gone stale, from a fresh one.
+    """
+
+    __slots__ = (
+        "_sent_before",
+        "body",
+        "client",
+        "connection",
+        "endpoint",
+        "exchange",
+        "keep",
+        "listener",
+        "received",
+        "reused",
+        "stream",
+        "upload",
+    )
+
+    def __init__(
+        self, connection: HttpConnection, exchange: Exchange, listener: Listener, endpoint: Endpoint, body: BodyReader | None
+    ) -> None:
+        self.connection = connection
+        self.client = connection.stream
+        self.exchange = exchange
+        self.listener = listener
+        self.endpoint = endpoint
+        self.body = body
+        self.stream: Stream | None = None
+        self.upload: Upload | None = None
+        self.reused = False
+        self.received = 0
+        self.keep = False
+        self._sent_before = 0
+
+    def run(self, request: bytes, *, fresh: bool) -> None:
+        """Send ``request`` (its head and as much of its body as is at hand) and pass the answer on.
+
+        ``fresh`` asks for a new connection. Raises ExchangeFailed; the exchange says whether the answer had begun.
+        """
+        endpoint = self.endpoint
+        stream = None if fresh else endpoint.pool.take()
+        if stream is None:
+            stream = endpoint.dial(self.listener.timeouts.connect)
+        else:
+            self.reused = True
+            endpoint.metrics.pool_reused += 1
+        self.stream = stream
+        self._sent_before = stream.sent
+        stream.cutoff = self.client.cutoff = self.exchange.cutoff
+        endpoint.in_flight += 1
+        reusable = False
+        try:
+            self._send(stream, request)
+            response, rest = self._read_head(stream)
+            if response.status == 101:
+                self._tunnel(stream, response, rest)
+            else:
+                reusable = self._pass_on(stream, response, rest)
+        finally:
+            endpoint.in_flight -= 1
+            if self.upload is not None:
+                self.upload.stop()
+            if reusable and not stream.closed:
+                endpoint.pool.put(stream)
+            else:
+                stream.close()
+
+    def outcome(self, reason: Reason) -> TryOutcome:
+        """How this try failed, for the decision on another one."""
+        sent = self.stream.sent - self._sent_before if self.stream is not None else 0
+        head = self.exchange.head
+        assert head is not None
+        return TryOutcome(reason, head.method, sent, self.received, replayable=self.upload is None)
+
+    # -- the request --------------------------------------------------------------------------------------------
+
+    def _send(self, stream: Stream, request: bytes) -> None:
+        timeouts = self.listener.timeouts
+        try:
+            stream.write(request, timeouts.idle)
+        except DeadlineExceeded:
+            raise self._late(UPSTREAM_IDLE, f"took nothing of the request for {timeouts.idle:g} s") from None
+        except OSError as error:
+            # It may have answered before it closed; if not, reading says so.
+            if stream.peer() is not Peer.OPEN:
+                raise ExchangeFailed(UPSTREAM_RESET, why(error)) from None
+            return
+        if self.body is not None and not self.body.done:
+            self.upload = Upload(
+                self.body,
+                stream,
+                chunked=self._request_chunked(),
+                limit=self.listener.max_body,
+                idle=timeouts.idle,
+                patience=timeouts.response_headers,
+            )
+
+    def _request_chunked(self) -> bool:
+        head = self.exchange.head
+        return head is not None and head.body == CHUNKED
+
+    # -- the response head --------------------------------------------------------------------------------------
+
+    def _read_head(self, stream: Stream) -> tuple[ResponseHead, bytes]:
+        """The final response head and what was read beyond it; interim ones are passed on (RFC 9110 section 15.2)."""
+        self.connection.waits_on = stream
+        try:
+            data = stream.read_later(self._patience())
+            while True:
+                if not data:
+                    raise ExchangeFailed(UPSTREAM_RESET, "closed before it answered")
+                self.received = len(data)
+                parsed = self._parse(data)
+                if parsed is None:
+                    if stream.cutoff == self.exchange.cutoff:  # the head began to come: from now on it is timed whole
+                        stream.cutoff = min(stream.cutoff, monotonic() + self._patience())
+                    more = stream.read(NEVER)
+                    if not more:
+                        raise ExchangeFailed(UPSTREAM_RESET, "closed in the middle of the response head")
+                    data += more
+                    continue
+                head, used = parsed
+                if head.status >= 200 or head.status == 101:
+                    return head, data[used:]
+                self._pass_interim(head)
+                data = data[used:] or stream.read(self._patience())
+        except DeadlineExceeded:
+            raise self._late(RESPONSE_TIMEOUT, "no response head in time") from None
+        except OSError as error:
+            raise ExchangeFailed(UPSTREAM_RESET, why(error)) from None
+        finally:
+            self.connection.waits_on = None
+            stream.cutoff = self.exchange.cutoff
+
+    def _patience(self) -> float:
+        """While the body is still going up there is no response to wait for; the upload sets the time when it ends."""
+        return NEVER if self.upload is not None and not self.upload.done else self.listener.timeouts.response_headers
+
+    def _parse(self, data: bytes) -> tuple[ResponseHead, int] | None:
+        head = self.exchange.head
+        assert head is not None
+        try:
+            parsed = parse_response(data, head.method, self.listener.head_limits)
+        except BadMessage as bad:
+            raise ExchangeFailed(UPSTREAM_MALFORMED, bad.detail) from None
+        if parsed is not None and parsed[0].status == 101 and head.upgrade is None:
+            raise ExchangeFailed(UPSTREAM_MALFORMED, "switches protocols unasked")
+        return parsed
+
+    def _pass_interim(self, interim: ResponseHead) -> None:
+        head = self.exchange.head
+        if head is not None and head.version == 11:
+            self._to_client(serialize_response(interim, 11, b"", b""))
+
+    # -- the response -------------------------------------------------------------------------------------------
+
+    def _pass_on(self, stream: Stream, response: ResponseHead, rest: bytes) -> bool:
+        """Stream the response to the client. Returns whether the upstream connection may serve again."""
+        exchange = self.exchange
+        head = exchange.head
+        assert head is not None
+        reader = BodyReader(stream, response.body, rest, UPSTREAM_MALFORMED, self.listener.head_limits)
+        uploaded = self.upload is None or self.upload.done
+        chunked = response.body < 0 and head.version == 11
+        to_close = response.body < 0 and not chunked
+        self.keep = head.keep_alive and uploaded and not to_close and not self.connection.server.plane.draining
+        extra = b"" if response.has_date else b"Date: %b\r\n" % http_date()
+        if not self.keep:
+            extra += b"Connection: close\r\n"
+        elif head.version == 10:
+            extra += b"Connection: keep-alive\r\n"
+        exchange.status = response.status
+        out = serialize_response(response, head.version, _framing(response, chunked), extra)
+        piece = self._next(reader, buffered=True)
+        while True:
+            if chunked:
+                out += (chunk(piece) if piece else b"") + (encode_last(reader.trailers) if reader.done else b"")
+            else:
+                out += piece
+            exchange.started = True
+            if out:
+                self._to_client(out)
+            if reader.done:
+                break
+            out = b""
+            try:
+                piece = self._next(reader)
+            except ExchangeFailed:
+                if to_close:
+                    self.client.reset()  # without a length, only a reset tells a broken body from a complete one
+                raise
+            finally:
+                exchange.bytes_out = reader.size
+        exchange.bytes_out = reader.size
+        # A client that was told to close after an unfinished upload is not read from any more; neither is the upstream.
+        return response.keep_alive and uploaded and not reader.leftover
+
+    def _next(self, reader: BodyReader, *, buffered: bool = False) -> bytes:
+        idle = self.listener.timeouts.idle
+        try:
+            return reader.buffered() if buffered else reader.next(idle)
+        except BodyTruncated:
+            raise ExchangeFailed(UPSTREAM_TRUNCATED, "closed in the middle of the body") from None
+        except OSError as error:
+            raise ExchangeFailed(UPSTREAM_TRUNCATED, why(error)) from None
+        except DeadlineExceeded:
+            raise self._late(UPSTREAM_IDLE, f"no byte of the body for {idle:g} s") from None
+        except BadMessage as bad:
+            raise ExchangeFailed(UPSTREAM_MALFORMED, bad.detail) from None
+
+    def _to_client(self, data: bytes) -> None:
+        idle = self.listener.timeouts.idle
+        try:
+            self.client.write(data, idle)
+        except DeadlineExceeded:
+            raise self._late(CLIENT_TOO_SLOW, f"took nothing of the answer for {idle:g} s") from None
+        except OSError as error:
+            raise ExchangeFailed(CLIENT_ABORT, why(error)) from None
+
+    def _late(self, reason: Reason, detail: str) -> ExchangeFailed:
+        """What a missed deadline means: the exchange's own, when that has passed, else ``reason``."""
+        if monotonic() >= self.exchange.cutoff:
+            return ExchangeFailed(REQUEST_DEADLINE, "the whole request took too long")
+        return ExchangeFailed(reason, detail)
+
+    # -- upgrades -----------------------------------------------------------------------------------------------
+
+    def _tunnel(self, stream: Stream, response: ResponseHead, rest: bytes) -> None:
+        """After 101 the two connections are joined (RFC 9110 section 7.8), until both sides end."""
+        connection = self.connection
+        exchange = self.exchange
+        upgrade = response.upgrade or (exchange.head.upgrade if exchange.head is not None else None) or b""
+        extra = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
+        exchange.status = 101
+        exchange.started = True
+        idle = self.listener.timeouts.idle
+        stream.cutoff = self.client.cutoff = NEVER
+        self._to_client(serialize_response(response, 11, b"", extra) + rest)
+        received, sent = self.client.received, self.client.sent
+        early, connection.buffer = connection.buffer, b""
+        if early:
+            stream.write(early, idle)
+        relay = Relay(self.client, stream, idle)
+        connection.relay = relay
+        relay.run(f"upgrade {connection.client}")
+        exchange.bytes_in += len(early) + self.client.received - received
+        exchange.bytes_out += len(rest) + self.client.sent - sent
+        if relay.reason is not None:
+            exchange.fail(relay.reason, relay.detail)
+
+
+def _framing(response: ResponseHead, chunked: bool) -> bytes:
+    """The line that tells the client how long the body is."""
+    if chunked:
+        return b"Transfer-Encoding: chunked\r\n"
+    if response.declared_length is not None:
+        return b"Content-Length: %d\r\n" % response.declared_length
+    return b""

@@ -1,0 +1,64 @@
+"""One request and its answer: what happened so far, recorded once at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from charon.base.errors import Reason
+from charon.net.deadlines import NEVER
+
+if TYPE_CHECKING:
+    from charon.proxy.endpoint import Endpoint
+    from charon.wire.messages import RequestHead
+
+
+class Exchange:
+    """The state of one request.
+
+    ``start`` and ``cutoff`` are monotonic seconds. ``status`` is the status of the answer, or 499 when the client left
+    before there was one. ``started`` says that a byte of the final answer has been passed on: from then on the only
+    honest way to fail is to break off.
+    """
+
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "cutoff",
+        "detail",
+        "endpoint",
+        "head",
+        "logged",
+        "reason",
+        "retries",
+        "route",
+        "start",
+        "started",
+        "status",
+    )
+
+    def __init__(self, start: float) -> None:
+        self.start = start
+        self.cutoff = NEVER
+        self.head: RequestHead | None = None
+        self.route = ""
+        self.endpoint: Endpoint | None = None
+        self.status = 0
+        self.reason: Reason | None = None
+        self.detail = ""
+        self.retries = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.started = False
+        self.logged = True
+
+    def __repr__(self) -> str:
+        head = self.head
+        what = f"{head.method!r} {head.target!r}" if head is not None else "unread"
+        where = self.endpoint.name if self.endpoint is not None else "-"
+        return f"<Exchange {what} -> {where} status={self.status} reason={self.reason}>"
+
+    def fail(self, reason: Reason, detail: str) -> None:
+        """Note why the exchange did not go well. The first reason counts."""
+        if self.reason is None:
+            self.reason = reason
+            self.detail = detail

@@ -1,0 +1,244 @@
+"""The HTTP listener of a worker: pywsgi's server and handler class around Charon's own connection loop.
+
+From pywsgi come accepting, the bounded pool and stopping. Its parser and its WSGI machinery never see a proxied byte:
+:meth:`HttpConnection.handle` replaces its loop with the strict grammar of :mod:`charon.wire`.
+"""
+
+from __future__ import annotations
+
+from _socket import socket as RawSocket
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from gevent.pywsgi import WSGIHandler, WSGIServer
+
+from charon.base.errors import CLIENT_ABORT, DRAINING, INTERNAL, REQUEST_TIMEOUT, BadMessage, ExchangeFailed
+from charon.base.names import Event
+from charon.net.accept import peer_ip
+from charon.net.deadlines import NEVER
+from charon.net.relay import Relay
+from charon.net.stream import DeadlineExceeded, Peer, Stream
+from charon.proxy.exchange import Exchange
+from charon.proxy.forward import carry
+from charon.proxy.listener import Listener
+from charon.proxy.plane import DataPlane
+from charon.proxy.record import record_http
+from charon.proxy.respond import local_answer
+from charon.proxy.server import ProxyServer
+from charon.wire.messages import RequestHead, parse_request
+
+_LINGER = 5.0
+"""Seconds in which a client may still send after the last answer, so that a reset does not destroy that answer."""
+
+_LAST_REQUEST = 1.0
+"""Seconds that a connection accepted at the very end of a listener's life has for its request to arrive."""
+
+
+class Draining(Exception):
+    """Thrown into the wait of an idle connection that is to be closed."""
+
+
+class HttpConnection(WSGIHandler):  # type: ignore[misc]
+    """One client connection: requests one after the other until either side ends it.
+
+    ``buffer`` holds bytes read beyond the current request. ``waits_on`` is the upstream stream whose answer is being
+    waited for, ``relay`` the tunnel after an upgrade; ``idle`` says that no request is under way.
+    """
+
+    def __init__(self, sock: RawSocket, address: Any, server: HttpServer) -> None:
+        # pywsgi would set up a buffered reader and WSGI state here, for the parser that is not used.
+        self.server = server
+        self.stream = Stream(sock)
+        self.client = peer_ip(address)
+        self.buffer = b""
+        self.waits_on: Stream | None = None
+        self.relay: Relay | None = None
+        self.idle = True
+        self.served = 0
+        self.left_at = 0.0
+
+    def handle(self) -> None:
+        """Serve the connection until it ends."""
+        server = self.server
+        server.opened(self)
+        try:
+            while self._serve_one():
+                self.served += 1
+        finally:
+            server.ended(self)
+            self.stream.close()
+
+    def _serve_one(self) -> bool:
+        """One request and its answer. Returns whether another may follow."""
+        data = self.buffer or self._next_bytes()
+        if not data:
+            return False
+        listener = self.server.listener
+        exchange = Exchange(monotonic())
+        counters = self.server.counters
+        counters.in_flight += 1
+        keep = False
+        try:
+            head = self._head(exchange, listener, data)
+            if head is not None:
+                timeout = listener.timeouts.request
+                if timeout is not None:
+                    exchange.cutoff = exchange.start + timeout
+                keep = carry(self, exchange, listener)
+                self.stream.cutoff = NEVER
+        except Exception as error:
+            exchange.fail(INTERNAL, repr(error))
+            self.server.plane.events.error(Event.INTERNAL_ERROR, exc=error, listener=listener.name)
+            if not exchange.started:
+                exchange.status = INTERNAL.status
+                self.answer(exchange, local_answer(INTERNAL))
+        finally:
+            counters.in_flight -= 1
+            record_http(self, exchange, listener)
+        if not keep and exchange.reason is not CLIENT_ABORT and not self.stream.closed:
+            self._linger(exchange)
+        return keep
+
+    def _next_bytes(self) -> bytes:
+        """The first bytes of the next request; ``b""`` when there will be none."""
+        timeouts = self.server.listener.timeouts
+        patience = timeouts.idle if self.served else timeouts.client_header
+        if self.server.plane.draining:
+            if self.served:
+                return b""
+            patience = min(patience, _LAST_REQUEST)
+        self.idle = True
+        try:
+            return self.stream.read_later(patience)
+        except (DeadlineExceeded, Draining, ExchangeFailed, OSError):
+            return b""
+        finally:
+            self.idle = False
+
+    def _head(self, exchange: Exchange, listener: Listener, data: bytes) -> RequestHead | None:
+        """The whole request head; None when there is no valid one, and the client has been told."""
+        try:
+            parsed = parse_request(data, listener.head_limits)
+            if parsed is None:
+                data, parsed = self._rest_of_head(exchange, listener, data)
+        except BadMessage as bad:
+            self._refuse(exchange, bad)
+            return None
+        except DeadlineExceeded:
+            self._refuse(exchange, BadMessage(REQUEST_TIMEOUT, "the head was not complete in time"))
+            return None
+        except (ExchangeFailed, OSError) as error:
+            exchange.fail(CLIENT_ABORT, str(error))
+            exchange.status = CLIENT_ABORT.status
+            return None
+        head, used = parsed
+        self.buffer = data[used:]
+        exchange.head = head
+        return head
+
+    def _rest_of_head(
+        self, exchange: Exchange, listener: Listener, data: bytes
+    ) -> tuple[bytes, tuple[RequestHead, int]]:
+        stream = self.stream
+        stream.cutoff = exchange.start + listener.timeouts.client_header
+        try:
+            while True:
+                more = stream.read(NEVER)
+                if not more:
+                    raise ExchangeFailed(CLIENT_ABORT, "closed in the middle of the request head")
+                data += more
+                parsed = parse_request(data, listener.head_limits)
+                if parsed is not None:
+                    return data, parsed
+        finally:
+            stream.cutoff = NEVER
+
+    def _refuse(self, exchange: Exchange, bad: BadMessage) -> None:
+        """Answer bytes that are no valid request. Nothing after them can be trusted to begin a message."""
+        exchange.fail(bad.reason, bad.detail)
+        exchange.status = bad.reason.status
+        self.answer(exchange, local_answer(bad.reason))
+
+    def answer(self, exchange: Exchange, answer: bytes) -> bool:
+        """Send an answer of Charon's own. Returns whether the client took it."""
+        exchange.started = True
+        body = answer.partition(b"\r\n\r\n")[2]
+        try:
+            self.stream.write(answer, self.server.listener.timeouts.idle)
+        except (DeadlineExceeded, OSError):
+            return False
+        exchange.bytes_out = len(body)
+        return True
+
+    def _linger(self, exchange: Exchange) -> None:
+        """Close in two steps (RFC 9112 section 9.6): say the end, then read what the client still sends."""
+        head = exchange.head
+        if head is not None and not head.keep_alive and not self.buffer and not head.body:
+            return  # the client asked for the close and has sent all it will
+        stream = self.stream
+        stream.cutoff = monotonic() + _LINGER
+        try:
+            stream.finish_writing()
+            while stream.read(_LINGER):
+                pass
+        except (DeadlineExceeded, ExchangeFailed, OSError):
+            pass  # it had its time, or it is gone; closing is all that is left
+
+    def end_if_idle(self) -> None:
+        """Called in the hub while draining: close between requests, unless the next one has just arrived."""
+        if self.idle and self.served and self.stream.quiet():
+            self.stream.throw(Draining())
+
+    def abort(self) -> None:
+        """End the connection wherever it is: its time to drain is over."""
+        if self.relay is not None:
+            self.relay.end(DRAINING, "drain timeout")
+            return
+        self.stream.interrupt(ExchangeFailed(DRAINING, "drain timeout"))
+        if self.waits_on is not None:
+            self.waits_on.interrupt(ExchangeFailed(DRAINING, "drain timeout"))
+
+    def notice_departure(self, now: float, client_fin: float) -> None:
+        """Called by the sweep: a client that has left while its answer is waited for ends the wait."""
+        upstream = self.waits_on
+        if upstream is None:
+            self.left_at = 0.0
+            return
+        peer = self.stream.peer()
+        if peer is Peer.OPEN:
+            return
+        if peer is Peer.RESET:
+            upstream.interrupt(ExchangeFailed(CLIENT_ABORT, "reset while waiting for the answer"))
+        elif not self.left_at:
+            self.left_at = now
+        elif now - self.left_at >= client_fin:
+            upstream.interrupt(ExchangeFailed(CLIENT_ABORT, "closed while waiting for the answer"))
+
+
+class HttpServer(ProxyServer, WSGIServer):  # type: ignore[misc]
+    """An HTTP listener in this worker."""
+
+    handler_class = HttpConnection
+
+    def __init__(
+        self, fd: int, listener: Listener, plane: DataPlane, max_connections: int, on_error: Callable[[OSError], None]
+    ) -> None:
+        super().__init__(fd, listener, plane, max_connections, on_error, log=None, error_log=None)
+
+    def handle(self, sock: RawSocket, address: Any) -> None:
+        HttpConnection(sock, address, self).handle()
+
+    def update_environ(self) -> None:
+        """pywsgi looks up the host's name here, for WSGI's environ, which is not used."""
+
+    def sweep(self, now: float) -> None:
+        """Greenlets that wait for an upstream cannot see their client leave: look for them."""
+        client_fin = self.listener.timeouts.client_fin
+        for connection in tuple(self.connections):
+            if connection.waits_on is not None or connection.left_at:
+                connection.notice_departure(now, client_fin)
+
+    def close_idle(self) -> None:
+        for connection in tuple(self.connections):
+            self.loop.run_callback(connection.end_if_idle)

@@ -1,0 +1,36 @@
+"""What all listeners of one worker share: the services, the counters, the logs, and whether it is draining."""
+
+from __future__ import annotations
+
+from charon.config.snapshot import Snapshot
+from charon.proxy.service import Service, Services
+from charon.telemetry.access_log import AccessLog
+from charon.telemetry.events import EventLog
+from charon.telemetry.metrics import WorkerMetrics
+
+
+class DataPlane:
+    """One worker's view of the appliance. ``instance`` tells this Charon from others in ``Via``."""
+
+    def __init__(self, events: EventLog, access_log: AccessLog, metrics: WorkerMetrics) -> None:
+        self.events = events
+        self.access_log = access_log
+        self.metrics = metrics
+        self.services = Services(metrics)
+        self.instance = b""
+        self.draining = False
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Follow ``snapshot`` as far as it concerns all listeners."""
+        self.instance = snapshot.instance_id.encode("ascii")
+        self.services.apply(snapshot.services)
+        self.metrics.retain_upstreams((e.service, e.name) for e in self.services.endpoints())
+
+    def service(self, name: str) -> Service | None:
+        return self.services.get(name)
+
+    def gauges(self) -> None:
+        """Bring the gauges of endpoints up to date, before the counters are collected."""
+        for endpoint in self.services.endpoints():
+            endpoint.metrics.in_flight = endpoint.in_flight
+            endpoint.metrics.pool_idle = len(endpoint.pool)

@@ -1,0 +1,46 @@
+"""The end of every request and relayed connection: counted once and logged once, whatever happened to it."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from charon.base.names import NO_UPSTREAM
+
+if TYPE_CHECKING:
+    from charon.proxy.exchange import Exchange
+    from charon.proxy.http import HttpConnection
+    from charon.proxy.listener import Listener
+
+
+def record_http(connection: HttpConnection, exchange: Exchange, listener: Listener) -> None:
+    """Account for one finished exchange."""
+    if not exchange.logged:
+        return  # a scrape of the metrics is not traffic
+    seconds = monotonic() - exchange.start
+    head = exchange.head
+    if head is not None:
+        method, path, version = head.method.decode("ascii"), head.path.decode("ascii"), head.version
+    else:
+        method, path, version = "", "", 11
+    endpoint = exchange.endpoint
+    upstream = endpoint.name if endpoint is not None else NO_UPSTREAM
+    plane = connection.server.plane
+    plane.metrics.http_request(method, exchange.status, upstream, seconds)
+    if listener.access_log:
+        reason = exchange.reason
+        plane.access_log.http(
+            method,
+            path,
+            upstream,
+            exchange.status,
+            seconds,
+            exchange.bytes_out,
+            listener.name,
+            exchange.route,
+            connection.client,
+            exchange.bytes_in,
+            exchange.retries,
+            reason.word if reason is not None else None,
+            "HTTP/1.1" if version == 11 else "HTTP/1.0",
+        )

@@ -1,0 +1,71 @@
+"""What HTTP and TCP listeners of a worker have in common: their connections, and how these are counted and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from charon.net.accept import Acceptor
+from charon.net.stream import Stream
+from charon.proxy.listener import Listener
+from charon.proxy.plane import DataPlane
+
+
+class Connection(Protocol):
+    """A client connection of either kind."""
+
+    stream: Stream
+
+    def abort(self) -> None:
+        """End it wherever it is: its time to drain is over."""
+
+
+class ProxyServer(Acceptor):
+    """A listener in this worker. ``listener`` is swapped as a whole when a snapshot changes it."""
+
+    def __init__(
+        self,
+        fd: int,
+        listener: Listener,
+        plane: DataPlane,
+        max_connections: int,
+        on_accept_error: Callable[[OSError], None],
+        **options: Any,
+    ) -> None:
+        self.listener = listener
+        self.plane = plane
+        self.counters = plane.metrics.listener(listener.name)
+        self.connections: set[Any] = set()
+        super().__init__(fd, max_connections, on_accept_error, **options)
+
+    def opened(self, connection: Connection) -> None:
+        self.connections.add(connection)
+        self.counters.accepted += 1
+        self.counters.connections += 1
+
+    def ended(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        self.counters.connections -= 1
+        self._count_bytes(connection.stream)
+
+    def count_bytes(self) -> None:
+        """Add what open connections have moved so far to the counters, so that long ones are seen while they last."""
+        for connection in self.connections:
+            self._count_bytes(connection.stream)
+
+    def _count_bytes(self, stream: Stream) -> None:
+        self.counters.received_bytes += stream.received - stream.received_counted
+        self.counters.sent_bytes += stream.sent - stream.sent_counted
+        stream.received_counted = stream.received
+        stream.sent_counted = stream.sent
+
+    def sweep(self, now: float) -> None:
+        """Look after what the connections' own greenlets cannot see; called a few times a second."""
+
+    def close_idle(self) -> None:
+        """End the connections that have nothing under way."""
+
+    def abort_all(self) -> None:
+        """End all connections: their time to drain is over."""
+        for connection in tuple(self.connections):
+            connection.abort()

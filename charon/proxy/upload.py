@@ -1,0 +1,87 @@
+"""A request body on its way up, in a greenlet of its own, while the answer is already being waited for."""
+
+from __future__ import annotations
+
+from gevent import Greenlet
+
+from charon.base.errors import (
+    BODY_TOO_LARGE,
+    CLIENT_ABORT,
+    CLIENT_TOO_SLOW,
+    UPSTREAM_IDLE,
+    BadMessage,
+    ExchangeFailed,
+    Reason,
+)
+from charon.net.stream import DeadlineExceeded, Stream
+from charon.net.tasks import spawn
+from charon.proxy.body import BodyReader, BodyTruncated, chunk
+from charon.wire.chunked import encode_last
+
+
+class Upload:
+    """Copies what is left of ``body`` to ``upstream``.
+
+    ``done`` says that all of it was sent; the wait for the response head then gets ``patience`` seconds from that
+    moment on. When the client fails, whoever waits for the upstream's answer gets the ExchangeFailed. When the upstream
+    stops taking the body, the upload just ends: the upstream's answer, or the lack of one, says why.
+    """
+
+    __slots__ = ("_body", "_chunked", "_limit", "_patience", "_task", "_timeout", "done", "upstream")
+
+    def __init__(
+        self, body: BodyReader, upstream: Stream, *, chunked: bool, limit: int | None, idle: float, patience: float
+    ) -> None:
+        self._body = body
+        self._chunked = chunked
+        self._limit = limit
+        self._timeout = idle
+        self._patience = patience
+        self.upstream = upstream
+        self.done = False
+        self._task: Greenlet[..., None] = spawn("upload", self._run)
+
+    def stop(self) -> None:
+        """End the copying wherever it is."""
+        if not self._task.dead:
+            self._task.kill()
+
+    def _run(self) -> None:
+        try:
+            while self._copy_piece():
+                pass
+        except ExchangeFailed as failure:
+            self.upstream.interrupt(failure)
+        except OSError:
+            return  # the upstream closed; what it said before that is read by whoever waits for its answer
+
+    def _copy_piece(self) -> bool:
+        piece = self._next()
+        if self._limit is not None and self._body.size > self._limit:
+            raise ExchangeFailed(BODY_TOO_LARGE, f"more than {self._limit} bytes")
+        last = self._body.done
+        if self._chunked:
+            piece = (chunk(piece) if piece else b"") + (encode_last(self._body.trailers) if last else b"")
+        try:
+            if piece:
+                self.upstream.write(piece, self._timeout)
+        except DeadlineExceeded:
+            raise ExchangeFailed(UPSTREAM_IDLE, f"took nothing of the body for {self._timeout:g} s") from None
+        if last:
+            self.done = True
+            self.upstream.rearm(self._patience)
+        return not last
+
+    def _next(self) -> bytes:
+        reason: Reason
+        try:
+            return self._body.next(self._timeout)
+        except BodyTruncated:
+            reason, detail = CLIENT_ABORT, "closed in the middle of the body"
+        except OSError as error:
+            reason, detail = CLIENT_ABORT, str(error)
+        except DeadlineExceeded:
+            reason, detail = CLIENT_TOO_SLOW, f"no byte of the body for {self._timeout:g} s"
+        except BadMessage as bad:
+            reason, detail = bad.reason, bad.detail
+        raise ExchangeFailed(reason, detail)

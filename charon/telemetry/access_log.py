@@ -1,0 +1,148 @@
+"""The access log: one line for each request and each relayed connection.
+
+Its lines have the shape of the event log's, but do not pass through stdlib logging, which would cost several times
+what the rest of recording a request does. A field that has no value (``trace_id``, ``reason``, ``identity``) is left
+out. Paths, methods, client addresses and identities are a peer's bytes: they are bounded and escaped here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+from charon.base.clock import SystemClock
+from charon.base.names import Event
+from charon.telemetry.events import console_line, level_number, use_colours
+from charon.telemetry.sink import MAX_LINE, LogSink
+from charon.telemetry.text import Timestamps, fit_console, fit_json
+
+MAX_PATH: Final = 1000
+"""Characters of a path that are shown."""
+
+_NONE, _WARNINGS, _ALL = 0, 1, 2
+_NEWLINE: Final = orjson.OPT_APPEND_NEWLINE
+
+
+class AccessLog:
+    """Access lines into ``sink``. ``fmt`` is ``json`` or ``console``, ``level`` the least level that is written.
+
+    A line is of level ``info``, or ``warning`` when it has a reason, as every answer that Charon made itself has.
+    ``wall`` gives Unix seconds.
+    """
+
+    def __init__(
+        self, sink: LogSink, fmt: str = "json", level: str = "info", *, wall: Callable[[], float] | None = None
+    ) -> None:
+        if fmt not in ("json", "console"):
+            raise ValueError(f"unknown log format {fmt!r}; known are json, console")
+        self._write = sink.write
+        self._console = fmt == "console"
+        self._colours = self._console and use_colours(sink)
+        self._wall = wall or SystemClock().wall
+        self._timestamp = Timestamps().format
+        self.set_level(level)
+
+    def set_level(self, level: str) -> None:
+        """Write lines of ``level`` and above from now on."""
+        number = level_number(level)
+        self._shown = _ALL if number <= logging.INFO else _WARNINGS if number == logging.WARNING else _NONE
+
+    def http(
+        self,
+        method: str,
+        path: str,
+        upstream: str,
+        status: int,
+        seconds: float,
+        size_bytes: int,
+        listener: str,
+        route: str,
+        client: str,
+        bytes_in: int,
+        retries: int,
+        reason: str | None,
+        protocol: str,
+        trace_id: str | None = None,
+        identity: str | None = None,
+    ) -> None:
+        """One request ended. ``upstream`` is an endpoint's name or ``NO_UPSTREAM``; ``reason`` is a reason word.
+
+        ``seconds`` is the time from the first byte of the request to the last of the answer, ``size_bytes`` what was
+        sent of the body of the answer, ``bytes_in`` what was received of the body of the request.
+        """
+        if self._shown != _ALL and (not reason or self._shown == _NONE):
+            return
+        line: dict[str, Any] = {
+            "timestamp": self._timestamp(self._wall()),
+            "level": "warning" if reason else "info",
+            "message": Event.HTTP_REQUEST,
+            "method": method,
+            "path": path,
+            "upstream": upstream,
+            "status": status,
+            "latency_ms": int(seconds * 1e6) / 1e3,
+            "size_bytes": size_bytes,
+            "listener": listener,
+            "route": route,
+            "client": client,
+            "bytes_in": bytes_in,
+            "retries": retries,
+            "protocol": protocol,
+        }
+        if reason:
+            line["reason"] = reason
+        if trace_id:
+            line["trace_id"] = trace_id
+        if identity:
+            line["identity"] = identity
+        if len(path) > MAX_PATH or self._console:
+            self._write(self._careful(line))
+            return
+        try:
+            encoded = orjson.dumps(line, option=_NEWLINE)
+        except orjson.JSONEncodeError:  # text with surrogates: undecodable bytes
+            self._write(self._careful(line))
+            return
+        if len(encoded) > MAX_LINE or not encoded.isascii() or b"\x7f" in encoded:
+            encoded = self._careful(line)
+        self._write(encoded)
+
+    def tcp(
+        self,
+        listener: str,
+        client: str,
+        upstream: str,
+        seconds: float,
+        bytes_in: int,
+        bytes_out: int,
+        reason: str | None = None,
+        identity: str | None = None,
+    ) -> None:
+        """One relayed connection ended after ``seconds``, having brought ``bytes_in`` from its client."""
+        if self._shown != _ALL and (not reason or self._shown == _NONE):
+            return
+        line: dict[str, Any] = {
+            "timestamp": self._timestamp(self._wall()),
+            "level": "warning" if reason else "info",
+            "message": Event.TCP_CONNECTION,
+            "listener": listener,
+            "client": client,
+            "upstream": upstream,
+            "duration_ms": int(seconds * 1e6) / 1e3,
+            "bytes_in": bytes_in,
+            "bytes_out": bytes_out,
+        }
+        if reason:
+            line["reason"] = reason
+        if identity:
+            line["identity"] = identity
+        self._write(self._careful(line))
+
+    def _careful(self, line: dict[str, Any]) -> bytes:
+        """``line`` with every text bounded and made safe to show, whatever is in it."""
+        if self._console:
+            return fit_console(line, MAX_LINE, lambda shown: console_line(shown, self._colours))
+        return fit_json(line, MAX_LINE)

@@ -1,0 +1,266 @@
+"""The supervisor's totals: what all workers ever counted, and how it is shown to Prometheus.
+
+A worker's death takes nothing away: its counters stay added up, only its gauges go. The supervisor's own numbers are
+gauges and counters in the same tables, under the worker id ``SUPERVISOR``.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import gevent
+from prometheus_client import Metric as PrometheusMetric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
+from prometheus_client.registry import Collector
+
+from charon.base.names import NO_UPSTREAM, Metric
+from charon.telemetry.families import FAMILIES, OVERFLOW, Family
+
+MAX_SERIES: Final = 1000
+"""Series a family may have (a histogram series is some fifteen lines of text); further ones share one."""
+
+SUPERVISOR: Final = -1
+
+Labels = tuple[str, ...]
+
+
+class HistogramTotal:
+    """Observations per bucket (not cumulative, the last one infinite) and their sum."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self, buckets: int) -> None:
+        self.counts = [0] * (buckets + 1)
+        self.total = 0.0
+
+    def add(self, counts: list[int], total: float) -> None:
+        self.counts = [mine + more for mine, more in zip(self.counts, counts, strict=True)]
+        self.total += total
+
+
+class Totals(Collector):
+    """Everything that ``/metrics`` shows. ``add`` takes what :meth:`WorkerMetrics.collect` gives."""
+
+    def __init__(self, max_series: int = MAX_SERIES) -> None:
+        self._max_series = max_series
+        self._counters: dict[str, dict[Labels, float]] = {}
+        self._histograms: dict[str, dict[Labels, HistogramTotal]] = {}
+        self._gauges: dict[int, dict[str, dict[Labels, float]]] = {}
+        self._endpoints: frozenset[tuple[str, str]] | None = None
+        self._names: frozenset[str] = frozenset()
+
+    def add(self, worker_id: int, delta: dict[str, Any]) -> None:
+        """Add one collection of a worker; its gauges replace those it reported before.
+
+        ValueError when the delta holds anything unknown or malformed; nothing of it is added then.
+        """
+        checked = _check(delta)
+        for family, labels, amount in checked.counters:
+            self._add_counter(family, labels, amount)
+        for family, labels, counts, total in checked.histograms:
+            if self._is_current(family, labels):
+                table = self._histograms.setdefault(family.name, {})
+                labels = self._room(table, labels)
+                if labels not in table:
+                    table[labels] = HistogramTotal(len(family.buckets))
+                table[labels].add(counts, total)
+        gauges: dict[str, dict[Labels, float]] = {}
+        for family, labels, value in checked.gauges:
+            if self._is_current(family, labels):
+                gauges.setdefault(family.name, {})[labels] = value
+        self._gauges[worker_id] = gauges
+
+    def worker_gone(self, worker_id: int) -> None:
+        """A worker ended: what it counted stays, its gauges vanish."""
+        self._gauges.pop(worker_id, None)
+
+    def set_endpoints(self, endpoints: Iterable[tuple[str, str]]) -> None:
+        """These (service, endpoint name) pairs are all there are.
+
+        The series of others are dropped, and what workers still report of them later is not shown again.
+        """
+        self._endpoints = frozenset(endpoints)
+        self._names = frozenset(name for _, name in self._endpoints)
+        for table in self._tables():
+            for name, series in table.items():
+                family = FAMILIES[name]
+                for labels in [labels for labels in series if not self._is_current(family, labels)]:
+                    del series[labels]
+
+    def drop_upstream(self, name: str) -> None:
+        """The endpoint ``name`` left every service: drop its series."""
+        if self._endpoints is not None:
+            self.set_endpoints(pair for pair in self._endpoints if pair[1] != name)
+            return
+        for table in self._tables():
+            for family_name, series in table.items():
+                family = FAMILIES[family_name]
+                if "upstream" in family.labels:
+                    position = family.labels.index("upstream")
+                    for labels in [labels for labels in series if labels[position] == name]:
+                        del series[labels]
+
+    # The supervisor's own numbers
+
+    def count(self, name: str, labels: Labels = (), amount: float = 1) -> None:
+        """Add to a counter. ValueError when ``name`` and ``labels`` are not those of one."""
+        self._add_counter(_family(name, "counter", labels), labels, amount)
+
+    def set_gauge(self, name: str, labels: Labels, value: float) -> None:
+        """Set a gauge. ValueError when ``name`` and ``labels`` are not those of one."""
+        family = _family(name, "gauge", labels)
+        if self._is_current(family, labels):
+            self._gauges.setdefault(SUPERVISOR, {}).setdefault(name, {})[labels] = value
+
+    def started(self, version: str, wall: float) -> None:
+        """Charon ``version`` started at ``wall``, in Unix seconds."""
+        self.set_gauge(Metric.BUILD_INFO, (version, platform.python_version(), gevent.__version__), 1)
+        self.set_gauge(Metric.START_TIME, (), wall)
+
+    def config_loaded(self, ok: bool, wall: float) -> None:
+        """The configuration was loaded at ``wall``, in Unix seconds, or could not be."""
+        self._loaded(Metric.CONFIG_RELOAD_SUCCESSFUL, Metric.CONFIG_RELOAD_TIME, ok, wall)
+
+    def registry_loaded(self, ok: bool, wall: float) -> None:
+        """The registry was loaded at ``wall``, in Unix seconds, or could not be."""
+        self._loaded(Metric.REGISTRY_RELOAD_SUCCESSFUL, Metric.REGISTRY_RELOAD_TIME, ok, wall)
+
+    def workers(self, running: int) -> None:
+        """How many workers are running now."""
+        self.set_gauge(Metric.WORKERS, (), running)
+
+    def worker_replaced(self) -> None:
+        """A worker died and another one was started."""
+        self.count(Metric.WORKER_RESTARTS)
+
+    # Exposition
+
+    def collect(self) -> Iterator[PrometheusMetric]:
+        """The families that have series, in the order of their table, as prometheus_client wants them."""
+        gauges = self._summed_gauges()
+        for family in FAMILIES.values():
+            if family.kind == "histogram":
+                if observed := self._histograms.get(family.name):
+                    yield _histogram(family, observed)
+            elif series := (self._counters if family.kind == "counter" else gauges).get(family.name):
+                yield _simple(family, series)
+
+    def render(self, accept: str = "") -> tuple[str, bytes]:
+        """Content type and text for a scraper that sent ``accept``: OpenMetrics when asked for, else plain text."""
+        try:
+            encode, content_type = choose_encoder(accept)
+        except ValueError:  # a version in Accept that is no version
+            encode, content_type = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
+        return content_type, encode(self)
+
+    def _loaded(self, successful: str, when: str, ok: bool, wall: float) -> None:
+        self.set_gauge(successful, (), 1 if ok else 0)
+        if ok:
+            self.set_gauge(when, (), wall)
+
+    def _add_counter(self, family: Family, labels: Labels, amount: float) -> None:
+        if self._is_current(family, labels):
+            series = self._counters.setdefault(family.name, {})
+            labels = self._room(series, labels)
+            series[labels] = series.get(labels, 0) + amount
+
+    def _room(self, series: dict[Labels, Any], labels: Labels) -> Labels:
+        if labels in series or len(series) < self._max_series:
+            return labels
+        return (OVERFLOW,) * len(labels)
+
+    def _is_current(self, family: Family, labels: Labels) -> bool:
+        """False only for the series of an endpoint that left."""
+        if self._endpoints is None or "upstream" not in family.labels:
+            return True
+        name = labels[family.labels.index("upstream")]
+        if name in (NO_UPSTREAM, OVERFLOW):
+            return True
+        if "service" in family.labels:
+            return (labels[family.labels.index("service")], name) in self._endpoints
+        return name in self._names
+
+    def _tables(self) -> list[dict[str, dict[Labels, Any]]]:
+        tables: list[dict[str, dict[Labels, Any]]] = [*self._gauges.values()]
+        tables += [self._counters, self._histograms]
+        return tables
+
+    def _summed_gauges(self) -> dict[str, dict[Labels, float]]:
+        """What all processes report, added up; each of them counts its own connections and requests."""
+        summed: dict[str, dict[Labels, float]] = {}
+        for table in self._gauges.values():
+            for name, series in table.items():
+                total = summed.setdefault(name, {})
+                for labels, value in series.items():
+                    place = self._room(total, labels)
+                    total[place] = total.get(place, 0) + value
+        return summed
+
+
+class _Checked:
+    """The parts of a delta, each item of which is known to be well formed."""
+
+    def __init__(self) -> None:
+        self.counters: list[tuple[Family, Labels, float]] = []
+        self.histograms: list[tuple[Family, Labels, list[int], float]] = []
+        self.gauges: list[tuple[Family, Labels, float]] = []
+
+
+def _check(delta: dict[str, Any]) -> _Checked:
+    if not delta.keys() <= {"counters", "histograms", "gauges"}:
+        raise ValueError(f"unknown parts in a delta: {sorted(delta)}")
+    checked = _Checked()
+    for name, items in delta.get("counters", {}).items():
+        for labels, amount in items:
+            if amount < 0:
+                raise ValueError(f"{name} would go backwards")
+            checked.counters.append((_family(name, "counter", labels), tuple(labels), amount))
+    for name, items in delta.get("histograms", {}).items():
+        for labels, counts, total in items:
+            family = _family(name, "histogram", labels)
+            if len(counts) != len(family.buckets) + 1 or min(counts) < 0:
+                raise ValueError(f"{name} has other buckets")
+            checked.histograms.append((family, tuple(labels), counts, total))
+    for name, items in delta.get("gauges", {}).items():
+        for labels, value in items:
+            checked.gauges.append((_family(name, "gauge", labels), tuple(labels), value))
+    return checked
+
+
+def _family(name: str, kind: str, labels: Iterable[str]) -> Family:
+    family = FAMILIES.get(name)
+    if family is None or family.kind != kind:
+        raise ValueError(f"{name} is no {kind} family")
+    if len(tuple(labels)) != len(family.labels):
+        raise ValueError(f"{name} has the labels {family.labels}")
+    return family
+
+
+def _simple(family: Family, series: dict[Labels, float]) -> PrometheusMetric:
+    metric: CounterMetricFamily | GaugeMetricFamily | InfoMetricFamily
+    if family.name == Metric.BUILD_INFO:
+        metric = InfoMetricFamily(family.name, family.help, labels=())
+        for labels in series:
+            metric.add_metric((), dict(zip(family.labels, labels, strict=True)))
+        return metric
+    kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    metric = kind(family.name, family.help, labels=family.labels)
+    for labels, value in series.items():
+        metric.add_metric(labels, value)
+    return metric
+
+
+def _histogram(family: Family, series: dict[Labels, HistogramTotal]) -> PrometheusMetric:
+    metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+    bounds = [*(str(bound) for bound in family.buckets), "+Inf"]
+    for labels, histogram in series.items():
+        cumulative = 0
+        buckets: list[tuple[str, float]] = []
+        for bound, count in zip(bounds, histogram.counts, strict=True):
+            cumulative += count
+            buckets.append((bound, cumulative))
+        metric.add_metric(labels, buckets, sum_value=histogram.total)
+    return metric

