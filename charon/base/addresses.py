@@ -108,7 +108,7 @@ def parse_upstream(text: str) -> Upstream:
 
 def _parse_host_port(text: str, *, zero: bool, allowed: str) -> Address:
     host, colon, port = text.rpartition(":")
-    if not colon:
+    if not colon or text.endswith("]"):
         raise ValueError(f"{quoted(text)} is not an address: the port is missing; {allowed}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

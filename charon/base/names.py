@@ -28,6 +28,7 @@ class Event:
     WORKER_DIED: Final = "worker_died"
     WORKER_DRAINED: Final = "worker_drained"
     ACCEPT_FAILED: Final = "accept_failed"
+    RELOAD_IGNORED: Final = "reload_ignored"
     LOG_REOPENED: Final = "log_reopened"
     INTERNAL_ERROR: Final = "internal_error"
     BAD_REQUEST: Final = "bad_request"

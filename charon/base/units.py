@@ -120,8 +120,8 @@ def parse_size(value: str | int) -> int:
 def _whole(number: str, factor: int, value: str) -> int:
     """``number`` times ``factor``, exactly; a fraction of a byte is refused."""
     whole, _, fraction = number.partition(".")
-    scaled = int(whole + fraction) * factor
-    size, rest = divmod(scaled, 10 ** len(fraction))
+    scale: int = 10 ** len(fraction)
+    size, rest = divmod(int(whole + fraction) * factor, scale)
     if rest:
         raise ValueError(f"{quoted(value)} is not a whole number of bytes; {_SIZE_ALLOWED}")
     return size

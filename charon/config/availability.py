@@ -29,11 +29,6 @@ def absent(value: object) -> bool:
     return value is None or value == {} or value == [] or str(value).strip().lower() == "none"
 
 
-def unless(*words: str) -> Callable[[object], bool]:
-    """Off unless it is one of these words, which name a feature."""
-    return lambda value: str(value).strip().lower() not in words
-
-
 def zero(key: str, default: int) -> Callable[[object], bool]:
     """Off for a block whose ``key`` is 0; ``default`` is what it is when it is not given."""
 
@@ -56,22 +51,30 @@ class Later:
     """A key that is not available yet, at the top level, in a listener, or in a service; ``*`` is any one step.
 
     ``off`` tells the values that are accepted all the same. A key below ``services.*`` or ``routes.*`` is named so.
+    Where ``words`` are given, the key itself is available, and only those values of it are not.
     """
 
     key: str
     off: Callable[[Any], bool] = never
+    words: tuple[str, ...] = ()
+
+    def accepts(self, value: object) -> bool:
+        """Is ``value`` one that this version can do?"""
+        if self.words:
+            return str(value).strip().lower() not in self.words
+        return value is None or self.off(value)
 
 
 NOT_YET: Final = (
     Later("circuit_breaker"),
     Later("rate_limit", zero("requests_per_second", 0)),
     Later("health_check"),
-    Later("load_balancing", unless("least_request", "random", "ring_hash", "ewma")),
+    Later("load_balancing", words=("least_request", "random", "ring_hash", "ewma")),
     Later("retry", zero("attempts", 2)),
     Later("tracing", disabled),
     Later("tls", disabled),
     Later("intercept", disabled),
-    Later("protocol", unless("auto")),
+    Later("protocol", words=("auto",)),
     Later("limits.max_requests_per_endpoint", absent),
     Later("admin.address", absent),
     Later("services.*.timeouts"),
@@ -100,7 +103,7 @@ def scheme_refusal(upstream: Upstream) -> str | None:
 
 
 def unavailable(path: tuple[str | int, ...]) -> Later | None:
-    """The entry that refuses the key at ``path``, whatever its value."""
+    """The entry of the table for the key at ``path``."""
     steps = [str(step) for step in path]
     found = _BY_KEY.get(_pattern(steps))
     if found is None and len(steps) > 2 and steps[0] in ("listeners", "services"):
@@ -112,7 +115,7 @@ def refused(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str |
     """The paths of everything in ``value`` (as read from the file) that this version cannot do."""
     later = unavailable(path) if path else None
     if later is not None:
-        return [] if value is None or later.off(value) else [path]
+        return [] if later.accepts(value) else [path]
     if isinstance(value, Mapping):
         return [found for key, below in value.items() for found in refused(below, (*path, key))]
     if isinstance(value, list):

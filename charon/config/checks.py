@@ -106,7 +106,7 @@ def _overlap(one: Address, other: Address) -> bool:
     if one.port != other.port or one.port == 0:
         return False
     hosts = {one.host.lower(), other.host.lower()}
-    return len(hosts) == 1 or ("" in hosts and hosts <= {"", "::", "0.0.0.0"})
+    return len(hosts) == 1 or ("" in hosts and hosts <= {"", "::", "0.0.0.0"})  # noqa: S104 (compared, not bound)
 
 
 def named_services(root: Root, listeners: tuple[Listener, ...]) -> list[tuple[str, KeyPath]]:

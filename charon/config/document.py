@@ -13,14 +13,14 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Union
+from typing import Any, Final, TypeAlias
 
 import yaml
 
 from charon.base.errors import ConfigError
 from charon.config.problems import Problem, ProblemAt, key_path, render
 
-Value = Union[None, str, list["Value"], dict[str, "Value"]]
+Value: TypeAlias = "str | list[Value] | dict[str, Value] | None"
 KeyPath = tuple[str | int, ...]
 Expand = Callable[[str], str]
 
@@ -160,7 +160,8 @@ class _Reader:
             value = self._scalar(event, path)
         elif kind is yaml.AliasEvent:
             if event.anchor not in self._anchors:
-                raise ProblemAt(Problem(_line(event), key_path(path), f"there is no anchor &{event.anchor} before this"))
+                text = f"there is no anchor &{event.anchor} before this"
+                raise ProblemAt(Problem(_line(event), key_path(path), text))
             return self._anchors[event.anchor]
         else:
             if depth >= DEEPEST:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,8 @@ def parse_registry(text: str, source: str = "registry.yaml") -> Registry:
 def _services(document: Document) -> dict[str, tuple[Target, ...]]:
     top = document.value
     if not isinstance(top, dict):
-        document.add((), ("the file is empty" if top is None else "the file is not a block of keys") + "; write services:")
+        what = "the file is empty" if top is None else "the file is not a block of keys"
+        document.add((), f"{what}; write services: and names with addresses below it")
         return {}
     for key in top:
         if key != "services":
@@ -120,7 +122,7 @@ def _target(document: Document, path: KeyPath, value: Value) -> Target | None:
 
 
 def _weight(document: Document, path: KeyPath, value: Value) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 9 and 1 <= int(value) <= HEAVIEST:
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) and 1 <= int(value) <= HEAVIEST:
         return int(value)
     text = quoted(value) if isinstance(value, str) else "this"
     document.add(path, f"{text} is not a weight; write a whole number from 1 to {HEAVIEST}")

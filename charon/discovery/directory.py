@@ -6,7 +6,9 @@ of one name in a registry of 50,000 costs little.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import gevent
 from gevent import Greenlet
@@ -53,7 +55,8 @@ class Directory:
         self._start_timeout = start_timeout
         self._targets: dict[str, tuple[Target, ...]] = {}
         self._specs: dict[str, ServiceSpec] = {}
-        self._users: dict[str, set[str]] = {}
+        self._users: dict[str, set[str]] = {}  # which services use a name that is resolved
+        self._named: set[str] = set()  # services that use such a name
         self._sources_changed = False
         self._changed_names: set[str] = set()
         self._wake = Flag()
@@ -110,14 +113,12 @@ class Directory:
             self._wake.wait()
             gevent.sleep(COALESCE)
             self._wake.clear()
-            if self._update():
-                self._tell()
-
-    def _tell(self) -> None:
-        try:
-            self._on_change()
-        except Exception as error:  # The next change must still be followed, whatever became of this one.
-            self._log.event("error", Event.INTERNAL_ERROR, where=repr(self), error=f"{type(error).__name__}: {error}")
+            try:
+                if self._update():
+                    self._on_change()
+            except Exception as error:  # noqa: BLE001 - told, and the next change must still be followed
+                text = f"{type(error).__name__}: {error}"
+                self._log.event("error", Event.INTERNAL_ERROR, where=repr(self), error=text)
 
     def _update(self) -> bool:
         """Bring the services up to date; says whether they differ from before."""
@@ -154,24 +155,21 @@ class Directory:
             for target in members:
                 if _needs_resolver(target):
                     self._users.setdefault(_key(target), set()).add(service)
+        self._named = {service for users in self._users.values() for service in users}
         self._resolver.watch(self._users)
 
     def _build(self, service: str) -> ServiceSpec:
-        found: dict[tuple[SocketAddress, ...], EndpointSpec] = {}
+        targets = self._targets[service]
+        if service not in self._named:
+            return ServiceSpec(service, _without_twins([_literal(target) for target in targets]))
+        found: list[EndpointSpec] = []
         pending = False
-        for target in self._targets[service]:
-            answer = None
-            if _needs_resolver(target):
-                answer = self._resolver.answer(_key(target))
-                pending = pending or self._resolver.is_pending(_key(target))
-            for endpoint in endpoints(target, answer):
-                twin = found.get(endpoint.candidates)
-                if twin is not None:
-                    endpoint = EndpointSpec(twin.name, twin.candidates, twin.weight + endpoint.weight)
-                found[endpoint.candidates] = endpoint
+        for target in targets:
+            found += endpoints(target, self._resolver.answer(_key(target)))
+            pending = pending or self._resolver.is_pending(_key(target))
         if pending and not found and service in self._specs:
             return self._specs[service]  # A service that moves to a new name stays where it is until the name is asked.
-        return ServiceSpec(service, tuple(found.values()))
+        return ServiceSpec(service, _without_twins(found))
 
 
 def endpoints(target: Target, answer: Addresses | None) -> list[EndpointSpec]:
@@ -180,23 +178,49 @@ def endpoints(target: Target, answer: Addresses | None) -> list[EndpointSpec]:
     A name with at most one address of each family is one endpoint, named as it is written, tried over IPv4 first. A
     name with more is one endpoint an address: the IPv4 ones, or the IPv6 ones where there are no others.
     """
-    address = target.address
     if not _needs_resolver(target):
-        return [EndpointSpec(str(address), (SocketAddress(address.host, address.port),), target.weight)]
+        return [_literal(target)]
     if answer is None:
         return []
-    ipv4, ipv6 = answer.ipv4 or (), answer.ipv6 or ()
+    port, ipv4, ipv6 = target.address.port, answer.ipv4 or (), answer.ipv6 or ()
     if len(ipv4) <= 1 and len(ipv6) <= 1:
-        candidates = tuple(SocketAddress(host, address.port) for host in ipv4 + ipv6)
-        return [EndpointSpec(str(address), candidates, target.weight)] if candidates else []
+        candidates = tuple(SocketAddress(host, port) for host in ipv4 + ipv6)
+        return [EndpointSpec(str(target.address), candidates, target.weight)] if candidates else []
     return [
-        EndpointSpec(str(Address(host, address.port)), (SocketAddress(host, address.port),), target.weight)
-        for host in ipv4 or ipv6
+        EndpointSpec(str(Address(host, port)), (SocketAddress(host, port),), target.weight) for host in ipv4 or ipv6
     ]
 
 
+def _literal(target: Target) -> EndpointSpec:
+    address = target.address
+    return EndpointSpec(str(address), (SocketAddress(address.host, address.port),), target.weight)
+
+
+def _without_twins(found: list[EndpointSpec]) -> tuple[EndpointSpec, ...]:
+    """Endpoints in the same place are one, with all their weight, under the first one's name."""
+    if len(found) < 2:
+        return tuple(found)
+    merged: dict[tuple[SocketAddress, ...], EndpointSpec] = {}
+    for endpoint in found:
+        twin = merged.get(endpoint.candidates)
+        if twin is not None:
+            endpoint = replace(twin, weight=twin.weight + endpoint.weight)
+        merged[endpoint.candidates] = endpoint
+    return tuple(merged.values())
+
+
 def _needs_resolver(target: Target) -> bool:
-    return not (target.address.is_unix or target.address.is_ip)
+    """Whether the host is a name. Asked of every address of a large registry: so no parsing in Python here."""
+    host = target.address.host
+    if (
+        target.address.is_unix or ":" in host
+    ):  # No name holds a colon; addresses.py checked the rest of an IPv6 address.
+        return False
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+    except OSError:
+        return True
+    return False
 
 
 def _key(target: Target) -> str:

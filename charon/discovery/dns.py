@@ -110,7 +110,7 @@ class Resolver:
         return f"<Resolver names={len(self._names)} failing={failing} in_flight={self._in_flight}>"
 
     def start(self, on_change: Callable[[str], None]) -> None:
-        """Begin to resolve. ``on_change(name)`` runs when a name's addresses have changed, or its first lookup failed."""
+        """Begin to resolve. ``on_change(name)`` runs when addresses have changed, or a name's first lookup failed."""
         self._on_change = on_change
         self._greenlet = self._spawn("dns-schedule", self._schedule)
 
@@ -208,7 +208,7 @@ class Resolver:
             outcome: Addresses | str = self._find(entry.name)
         except LookupFailed as failure:
             outcome = failure.reason
-        except Exception as error:  # A surprise must not leave the name unresolved for ever: it is a failure, and loud.
+        except Exception as error:  # noqa: BLE001 - told as a failure; the name must be asked again all the same
             outcome = f"{type(error).__name__}: {error}"
         finally:
             entry.running = False

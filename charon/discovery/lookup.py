@@ -96,7 +96,7 @@ class Lookup:
         self._system_threads = BoundedSemaphore(2)
 
     def find(self, name: str) -> Addresses:
-        """The addresses of ``name``, from the first that knows it. Raises :class:`LookupFailed`. Blocks its greenlet."""
+        """The addresses of ``name``, from the first that knows it; waits for them. Raises :class:`LookupFailed`."""
         known = self._hosts.value().get(name.lower().rstrip("."))
         if is_localhost(name):
             return _localhost(known)

@@ -1,6 +1,6 @@
 """The registry file as a source: every way in which a file can change, one way of noticing it.
 
-The file is looked at four times a second, through its path, and its identity compared: the real path, device, inode,
+The file is looked at five times a second, through its path, and its identity compared: the real path, device, inode,
 size, and both times. That one mechanism sees an edit in place, a rename over the file, a swapped symlink (of the file
 or of any folder above it), deletion, return, and a first appearance, on every file system. inotify would answer a
 little sooner, but sees only what the watched inode's own machine does to it, runs out of watches, and has to be moved
@@ -66,7 +66,7 @@ class Pace:
     ``settle_limit`` all the same, and looked at again right after.
     """
 
-    poll: float = 0.25
+    poll: float = 0.2
     settle: float = 0.1
     settle_limit: float = 0.4
 
@@ -94,7 +94,7 @@ def read(path: Path, digest_in_force: bytes | None, load: Callable[[Path], Regis
         return _Loaded(digest, load(path))
     except ConfigError as error:
         return _Loaded(digest, None, tuple(error.problems))
-    except Exception as error:  # A surprise in the parser is as loud as a broken file, and must not end the watch.
+    except Exception as error:  # noqa: BLE001 - as loud as any broken file, and the watch must go on
         return _Loaded(digest, None, (f"{path}: {type(error).__name__}: {error}",))
 
 

@@ -92,7 +92,7 @@ def _route(connection: HttpConnection, exchange: Exchange, listener: Listener, h
 def _forward(
     connection: HttpConnection, exchange: Exchange, listener: Listener, service: Service, body: BodyReader | None
 ) -> bool:
-    request = _request_bytes(connection, exchange, listener, body)
+    request = _request_bytes(connection, exchange, listener, service, body)
     tried: list[Endpoint] = []
     tries_left = _FURTHER_TRIES
     fresh = False
@@ -121,13 +121,15 @@ def _forward(
 
 
 def _request_bytes(
-    connection: HttpConnection, exchange: Exchange, listener: Listener, body: BodyReader | None
+    connection: HttpConnection, exchange: Exchange, listener: Listener, service: Service, body: BodyReader | None
 ) -> bytes:
     """The request as it goes up: its head, and as much of its body as came along with it."""
     head = exchange.head
     assert head is not None
     server = connection.server
     trusted = listener.trusted.trusts(connection.client)
+    if not head.host:
+        head.host = service.authority  # HTTP/1.0 without Host: most servers want one in HTTP/1.1
     extra = request_extra(head, connection.client, b"http", trusted, server.plane.instance)
     if head.upgrade is not None:
         extra += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade

@@ -8,6 +8,7 @@ from charon.config.snapshot import ServiceSpec
 from charon.policy.balance import RoundRobin
 from charon.proxy.endpoint import Endpoint
 from charon.telemetry.metrics import WorkerMetrics
+from charon.wire.target import is_host
 
 
 class Service:
@@ -47,6 +48,12 @@ class Service:
             self._weights = weights
         self.endpoints = endpoints
         self.known = spec.known
+
+    @property
+    def authority(self) -> bytes:
+        """The service's name as a Host, or an empty one where the name cannot be a host's."""
+        name = self.name.encode("utf-8")
+        return name if is_host(name) else b""
 
     def leave(self) -> None:
         """The snapshot no longer names this service."""

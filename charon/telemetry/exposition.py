@@ -152,7 +152,7 @@ class Totals(Collector):
         """Content type and text for a scraper that sent ``accept``: OpenMetrics when asked for, else plain text."""
         try:
             encode, content_type = choose_encoder(accept)
-        except ValueError:  # a version in Accept that is no version
+        except (TypeError, ValueError):  # what prometheus_client makes of a version that is no version
             encode, content_type = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
         return content_type, encode(self)
 
@@ -242,7 +242,7 @@ def _family(name: str, kind: str, labels: Iterable[str]) -> Family:
 def _simple(family: Family, series: dict[Labels, float]) -> PrometheusMetric:
     metric: CounterMetricFamily | GaugeMetricFamily | InfoMetricFamily
     if family.name == Metric.BUILD_INFO:
-        metric = InfoMetricFamily(family.name, family.help, labels=())
+        metric = InfoMetricFamily(family.name.removesuffix("_info"), family.help, labels=())
         for labels in series:
             metric.add_metric((), dict(zip(family.labels, labels, strict=True)))
         return metric

@@ -7,6 +7,7 @@ it on an inherited standard output would change it for everyone who holds it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -101,8 +102,9 @@ class FileTarget(Target):
         if start + taken == len(data):
             return taken
         begun = start + taken - (data.rfind(b"\n", start, start + taken) + 1 or start)
-        if begun:
-            os.ftruncate(self.fd, os.fstat(self.fd).st_size - begun)
+        os.ftruncate(self.fd, os.fstat(self.fd).st_size - begun)
+        if begun == taken:
+            raise OSError(errno.ENOSPC, "no room for another line")
         return taken - begun
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from charon.base.errors import BadMessage, Reason
-from charon.wire import grammar, headers
+from charon.base.errors import HEADERS_TOO_LARGE, BadMessage, Blame, Reason
+from charon.wire import faults, grammar, headers
 from charon.wire.limits import HeadLimits
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -36,7 +36,8 @@ class ChunkedDecoder:
 
     ``done`` turns true with the last byte of the message; then ``trailers`` holds the trailer fields that may be
     passed on (RFC 9110 6.5.1; others are dropped), and ``leftover`` what was fed beyond the end. Every violation raises
-    :class:`BadMessage` with the ``reason`` given; after that the decoder must not be fed again.
+    :class:`BadMessage` with the ``reason`` given, but a client's trailer section over the limits HEADERS_TOO_LARGE;
+    after that the decoder must not be fed again.
     """
 
     __slots__ = ("_data_bytes", "_extension_bytes", "_limits", "_partial", "_reason", "_remaining", "_state",
@@ -131,26 +132,27 @@ class ChunkedDecoder:
         match = grammar.FIELD_LINES.match(section)
         assert match is not None, "the pattern matches nothing at least"
         good_end = match.end()
-        allowed = self._limits.max_header_bytes
-        if section.startswith(b"\r\n", good_end):
-            end = good_end + 2
-            if end > allowed or section.count(b"\r\n", 0, good_end) > self._limits.max_headers:
-                raise self._bad("the trailer section is too large")
-            self.trailers = [
-                (name, value.rstrip(b" \t"))
-                for name, value in grammar.SPLIT_FIELDS.findall(section[:good_end])
-                if headers.allowed_trailer(name)
-            ]
-            self.leftover = section[end:]
-            self.done = True
-            self._state = _END
+        complete = section.startswith(b"\r\n", good_end)
+        if (
+            not complete
+            or good_end + 2 > self._limits.max_header_bytes
+            or section.count(b"\r\n", 0, good_end) > self._limits.max_headers
+        ):
+            too_large = HEADERS_TOO_LARGE if self._reason.blame is Blame.CLIENT else self._reason
+            fault = faults.trailer_fault(section, self._limits, self._reason, too_large)
+            if fault is not None:
+                raise fault
+            assert not complete, "what is too large is a fault"
+            self._partial = section
             return
-        rest = section[good_end:]
-        if b"\r\n" in rest or grammar.BARE_LINE_BREAK.search(rest) is not None:
-            raise self._bad("a trailer field is malformed")
-        if len(section) > allowed or section.count(b"\r\n", 0, good_end) > self._limits.max_headers:
-            raise self._bad("the trailer section is too large")
-        self._partial = section
+        self.trailers = [
+            (name, value.rstrip(b" \t"))
+            for name, value in grammar.SPLIT_FIELDS.findall(section[:good_end])
+            if headers.allowed_trailer(name)
+        ]
+        self.leftover = section[good_end + 2 :]
+        self.done = True
+        self._state = _END
 
 
 def encode_chunk(pieces: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:

@@ -155,3 +155,14 @@ def response_fault(buffer: bytes, limits: HeadLimits) -> BadMessage | None:
             faults.add(line_end + 2, UPSTREAM_MALFORMED, "the status line is malformed")
         _field_lines(faults, head, line_end + 2, limits, UPSTREAM_MALFORMED, UPSTREAM_MALFORMED)
     return faults.fault
+
+
+def trailer_fault(section: bytes, limits: HeadLimits, bad: Reason, too_large: Reason) -> BadMessage | None:
+    """The same for the trailer section of a chunked body; it begins behind the line of the last chunk."""
+    section = section[:2] if section.startswith(b"\r\n") else _cut(section, 0)
+    faults = _Faults()
+    _bare_line_break(faults, section, 0, bad)
+    if len(section) > limits.max_header_bytes:
+        faults.add(limits.max_header_bytes + 1, too_large, "the trailer section is too long")
+    _field_lines(faults, section, 0, limits, bad, too_large)
+    return faults.fault

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
+END_TO_END: Final = 0
 HOST: Final = 1
 CONTENT_LENGTH: Final = 2
 TRANSFER_ENCODING: Final = 3
@@ -22,6 +23,7 @@ TE: Final = 6
 EXPECT: Final = 7
 FORWARDED: Final = 8
 DROP: Final = 9
+DATE: Final = 10
 
 # Lower case, and "_" as "-": one call for both.
 FOLD: Final = bytes(range(256)).lower().replace(b"_", b"-")
@@ -50,6 +52,27 @@ REQUEST_CODES: Final[dict[bytes, int]] = {
     b"x-real-ip": FORWARDED,
 }
 
+# What most requests bring, in the two spellings in which clients send it: spares most fields the folding.
+REQUEST_CODES_AS_SENT: Final[dict[bytes, int]] = {
+    spelling: code
+    for name, code in [
+        (b"Host", HOST),
+        (b"Connection", CONNECTION),
+        (b"Content-Length", CONTENT_LENGTH),
+        (b"Transfer-Encoding", TRANSFER_ENCODING),
+        *(
+            (name, END_TO_END)
+            for name in (
+                b"Accept Accept-Encoding Accept-Language Authorization Cache-Control Content-Type Cookie Dnt Origin "
+                b"If-Modified-Since If-None-Match Pragma Priority Range Referer Traceparent Tracestate User-Agent "
+                b"Sec-Ch-Ua Sec-Ch-Ua-Mobile Sec-Ch-Ua-Platform Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site "
+                b"Sec-Fetch-User Sec-Gpc Upgrade-Insecure-Requests X-Request-Id X-Requested-With"
+            ).split()
+        ),
+    ]
+    for spelling in (name, name.lower())
+}
+
 # The same for a response. Via and the X-Forwarded family have no power there and pass as ordinary fields.
 RESPONSE_CODES: Final[dict[bytes, int]] = {
     b"content-length": CONTENT_LENGTH,
@@ -60,6 +83,7 @@ RESPONSE_CODES: Final[dict[bytes, int]] = {
     b"keep-alive": DROP,
     b"proxy-connection": DROP,
     b"http2-settings": DROP,
+    b"date": DATE,
 }
 
 # RFC 9110 7.6.1: "Connection" must not name a field that is meant for every recipient, yet a peer may try, to make a

@@ -40,13 +40,19 @@ Fields = list[tuple[bytes, bytes]]
 _match_request = grammar.REQUEST_HEAD.match
 _match_response = grammar.RESPONSE_HEAD.match
 _split_fields = grammar.SPLIT_FIELDS.findall
+_code_as_sent = headers.REQUEST_CODES_AS_SENT.get
 _request_code = headers.REQUEST_CODES.get
 _response_code = headers.RESPONSE_CODES.get
 _plain_option = headers.KEEP_ALIVE_BY_OPTION.get
 _FOLD: Final = headers.FOLD
+_END_TO_END: Final = headers.END_TO_END
 _HOST: Final = headers.HOST
 _CONNECTION: Final = headers.CONNECTION
 _X: Final = ord("x")
+_HTAB: Final = ord("\t")
+_SLASH: Final = ord("/")
+_PERCENT: Final = ord("%")
+_QUESTION_MARK: Final = ord("?")
 
 _NOTHING: Final[list[bytes]] = []
 
@@ -110,10 +116,11 @@ class ResponseHead:
 
     ``body`` is a number of bytes, CHUNKED or UNTIL_CLOSE; ``declared_length`` the Content-Length as sent (to repeat in
     answers to HEAD and in 304). ``keep_alive``: the upstream connection may be used again after the body. ``upgrade``
-    is the protocol of a 101; whether one was asked for is the caller's to check.
+    is the protocol of a 101; whether one was asked for is the caller's to check. ``has_date``: RFC 9110 6.6.1 wants a
+    Date in what is passed on.
     """
 
-    __slots__ = ("body", "declared_length", "fields", "keep_alive", "reason", "status", "upgrade", "version")
+    __slots__ = ("body", "declared_length", "fields", "has_date", "keep_alive", "reason", "status", "upgrade", "version")
 
     def __init__(
         self,
@@ -125,6 +132,7 @@ class ResponseHead:
         declared_length: int | None = None,
         keep_alive: bool = True,
         upgrade: bytes | None = None,
+        has_date: bool = False,
     ) -> None:
         self.version = version
         self.status = status
@@ -134,6 +142,7 @@ class ResponseHead:
         self.declared_length = declared_length
         self.keep_alive = keep_alive
         self.upgrade = upgrade
+        self.has_date = has_date
 
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} body={self.body} keep_alive={self.keep_alive}>"
@@ -142,7 +151,7 @@ class ResponseHead:
 def _take_fields(block: bytes) -> Fields:
     """Names and trimmed values of a block of field lines that the grammar has accepted."""
     pairs: Fields = _split_fields(block)
-    if b" \r\n" in block or b"\t\r\n" in block:
+    if b" \r\n" in block or (_HTAB in block and b"\t\r\n" in block):
         return [(name, value.rstrip(b" \t")) for name, value in pairs]
     return pairs
 
@@ -232,8 +241,8 @@ def parse_request(buffer: bytes, limits: HeadLimits) -> tuple[RequestHead, int] 
         if fault is not None:
             raise fault
     authority = None
-    if target[0] == 47 and method != b"CONNECT" and b"%" not in target and b"/." not in target:
-        path = target[: target.index(b"?")] if b"?" in target else target
+    if target[0] == _SLASH and method != b"CONNECT" and _PERCENT not in target and b"/." not in target:
+        path = target[: target.index(b"?")] if _QUESTION_MARK in target else target
     else:
         path, target, authority = faults.check_request_line(method, target)
 
@@ -245,13 +254,18 @@ def parse_request(buffer: bytes, limits: HeadLimits) -> tuple[RequestHead, int] 
     host = connection = None
     for field in pairs:
         name = field[0]
-        folded = name.translate(_FOLD)
-        code = _request_code(folded)
+        code = _code_as_sent(name)
+        if code == _END_TO_END:
+            fields.append(field)
+            continue
         if code is None:
-            if folded[0] != _X or not folded.startswith(b"x-forwarded-"):
-                fields.append(field)
-                continue
-            code = headers.FORWARDED
+            folded = name.translate(_FOLD)
+            code = _request_code(folded)
+            if code is None:
+                if folded[0] != _X or not folded.startswith(b"x-forwarded-"):
+                    fields.append(field)
+                    continue
+                code = headers.FORWARDED
         if b"_" in name:
             continue
         if code == _HOST:
@@ -302,10 +316,14 @@ def parse_response(buffer: bytes, request_method: bytes, limits: HeadLimits) -> 
     status = int(digits)
     fields: Fields = []
     special: dict[int, list[bytes]] = {}
+    has_date = False
     for field in pairs:
         name, value = field
         code = _response_code(name.translate(_FOLD))
         if code is None:
+            fields.append(field)
+        elif code == headers.DATE:
+            has_date = True
             fields.append(field)
         elif b"_" not in name:
             special.setdefault(code, []).append(value)
@@ -317,13 +335,17 @@ def parse_response(buffer: bytes, request_method: bytes, limits: HeadLimits) -> 
     )  # fmt: skip
     keep_alive = version == 11
     if headers.CONNECTION in special:
-        options = headers.list_items(b",".join(special[headers.CONNECTION]))
-        keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
-        fields = headers.without_named(fields, options)
+        named = b",".join(special[headers.CONNECTION])
+        plain = _plain_option(named)
+        if plain is None:
+            options = headers.list_items(named)
+            plain = b"close" not in options and (keep_alive or b"keep-alive" in options)
+            fields = headers.without_named(fields, options)
+        keep_alive = plain
     if body == UNTIL_CLOSE or status == 101:
         keep_alive = False
     upgrade = b", ".join(special[headers.UPGRADE]) if status == 101 and headers.UPGRADE in special else None
-    return ResponseHead(version, status, reason or b"", fields, body, declared, keep_alive, upgrade), match.end()
+    return ResponseHead(version, status, reason or b"", fields, body, declared, keep_alive, upgrade, has_date), match.end()
 
 
 def connection_lines(head: RequestHead) -> bytes:

@@ -308,7 +308,8 @@ def main() -> int:
         demo.show(f"\n{told.why}: stopping")
     except Failed as failure:
         problems.append(str(failure))
-    problems += demo.stop()
+    unclean = demo.stop()
+    problems = problems or unclean  # what was cut short while starting need not end well
     for problem in problems:
         print(f"scripts/run: {problem}", file=sys.stderr)
     return 1 if problems else 0

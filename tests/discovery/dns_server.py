@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import socket
 import struct
 from collections.abc import Callable
@@ -38,13 +40,8 @@ class DnsServer:
         self.release = Flag()
         self.asked: list[tuple[str, str, str]] = []
         self._spawn = spawn
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind(("127.0.0.1", 0))
+        self._tcp, self._udp = _one_port()
         self.address: tuple[str, int] = self._udp.getsockname()
-        self._tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._tcp.bind(self.address)
-        self._tcp.listen(16)
         self._greenlets: list[Greenlet[..., Any]] = [
             spawn("test-dns-udp", self._serve_udp),
             spawn("test-dns-tcp", self._serve_tcp),
@@ -70,16 +67,19 @@ class DnsServer:
     def _serve_udp(self) -> None:
         while True:
             wire, peer = self._udp.recvfrom(4096)
-            answer: Callable[[bytes], object] = lambda data, peer=peer: self._udp.sendto(data, peer)  # noqa: E731
+            answer = functools.partial(self._send_to, peer)
             self._greenlets.append(self._spawn("test-dns-answer", self._answer, wire, "udp", answer))
+
+    def _send_to(self, peer: tuple[str, int], wire: bytes) -> None:
+        self._udp.sendto(wire, peer)
 
     def _serve_tcp(self) -> None:
         while True:
             connection, _ = self._tcp.accept()
-            with connection:
-                (length,) = struct.unpack("!H", connection.recv(2, socket.MSG_WAITALL))
-                wire = connection.recv(length, socket.MSG_WAITALL)
-                self._answer(wire, "tcp", lambda data: connection.sendall(struct.pack("!H", len(data)) + data))
+            with connection, connection.makefile("rb") as stream:
+                (length,) = struct.unpack("!H", stream.read(2))
+                answer = functools.partial(_send_framed, connection)
+                self._answer(stream.read(length), "tcp", answer)
 
     def _answer(self, wire: bytes, protocol: str, send: Callable[[bytes], object]) -> None:
         query = dns.message.from_wire(wire)
@@ -102,3 +102,24 @@ class DnsServer:
             if addresses:
                 response.answer.append(dns.rrset.from_text_list(question.name, ttl, "IN", kind, addresses))
         send(response.to_wire())
+
+
+def _send_framed(connection: socket.socket, wire: bytes) -> None:
+    """Over TCP two bytes of length come first (RFC 1035 section 4.2.2)."""
+    connection.sendall(struct.pack("!H", len(wire)) + wire)
+
+
+def _one_port() -> tuple[socket.socket, socket.socket]:
+    """A TCP and a UDP socket on the same free port: what is free for the one may be taken for the other."""
+    while True:
+        tcp = socket.create_server(("127.0.0.1", 0))
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            udp.bind(tcp.getsockname())
+        except OSError as error:
+            tcp.close()
+            udp.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return tcp, udp

@@ -68,7 +68,9 @@ Begin = Callable[..., Directory]
 def begin(world: World, changes: Changes, log: Recorder) -> Iterator[Begin]:
     started: list[Directory] = []
 
-    def start(*sources: StaticSource, start_timeout: float = 10.0, on_change: Callable[[], None] = changes) -> Directory:
+    def start(
+        *sources: StaticSource, start_timeout: float = 10.0, on_change: Callable[[], None] = changes
+    ) -> Directory:
         resolver = Resolver(world.find, spawn, log, pace=Pace(refresh_interval=0.0, retry_min=0.02, retry_max=0.02))
         directory = Directory(sources, resolver, on_change, log, spawn, start_timeout=start_timeout)
         started.append(directory)

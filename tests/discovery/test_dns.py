@@ -17,6 +17,7 @@ from tests.discovery.support import PATIENCE, Changes, Recorder, spawn
 
 FAST = Pace(min_ttl=0.02, max_ttl=300.0, retry_min=0.02, retry_max=0.1, refresh_interval=0.02)
 
+
 def turn() -> None:
     """Let every greenlet that can run do so."""
     for _ in range(10):
@@ -27,9 +28,7 @@ Start = Callable[..., Resolver]
 
 
 @pytest.fixture
-def start(
-    dns_server: DnsServer, tmp_path: Path, hosts: Path, log: Recorder, changes: Changes
-) -> Iterator[Start]:
+def start(dns_server: DnsServer, tmp_path: Path, hosts: Path, log: Recorder, changes: Changes) -> Iterator[Start]:
     started: list[Resolver] = []
 
     def build(*names: str, pace: Pace = FAST) -> Resolver:

@@ -69,7 +69,7 @@ def test_a_server_that_fails(make: Make, dns_server: DnsServer) -> None:
 
 def test_a_server_that_is_silent(make: Make, dns_server: DnsServer) -> None:
     dns_server.silent.add("web.test.")
-    with pytest.raises(LookupFailed, match="timed out|lifetime expired") as failure:
+    with pytest.raises(LookupFailed, match=r"timed out|lifetime expired") as failure:
         make(lifetime=0.2, attempt=0.1).find("web.test")
     assert not failure.value.missing
 

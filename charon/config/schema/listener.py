@@ -79,4 +79,6 @@ class Listener(Traffic):
         "port.",
         example=":8080",
     )
-    access_log: Boolean = setting(True, "Log a line for each request and each TCP connection; see `logging`.")
+    access_log: Boolean = setting(
+        True, "Log a line for each request and each TCP connection, whatever `logging.access_log` says."
+    )

@@ -1,0 +1,221 @@
+"""A worker: one process of the data plane. Started anew by the supervisor as ``python -m charon.daemon.worker FD``."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+# Everything else may only be imported once the standard library is patched.
+import gc  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from dataclasses import replace  # noqa: E402
+from time import monotonic  # noqa: E402
+
+import gevent  # noqa: E402
+from gevent.event import Event as Flag  # noqa: E402
+
+from charon.base.names import Event, Metric  # noqa: E402
+from charon.config.snapshot import (  # noqa: E402
+    EndpointSpec,
+    ListenerSpec,
+    LoggingSpec,
+    ServiceSpec,
+    Snapshot,
+    SocketAddress,
+)
+from charon.daemon.channel import Channel, ChannelClosed, Message  # noqa: E402
+from charon.net.accept import why  # noqa: E402
+from charon.net.tasks import names, spawn  # noqa: E402
+from charon.proxy.forward import METRICS_SERVICE  # noqa: E402
+from charon.proxy.http import HttpServer  # noqa: E402
+from charon.proxy.listener import Listener  # noqa: E402
+from charon.proxy.plane import DataPlane  # noqa: E402
+from charon.proxy.server import ProxyServer  # noqa: E402
+from charon.proxy.tcp import TcpServer  # noqa: E402
+from charon.telemetry.access_log import AccessLog  # noqa: E402
+from charon.telemetry.events import EventLog  # noqa: E402
+from charon.telemetry.metrics import WorkerMetrics  # noqa: E402
+from charon.telemetry.sink import LogSink  # noqa: E402
+
+SWEEP_SECONDS = 0.2
+"""How often clients that left are looked for."""
+
+REPORT_SECONDS = 1.0
+"""How often counters go to the supervisor unasked, and idle connections are looked at."""
+
+# The data path makes few cycles; with the default thresholds the collector would walk every open connection often.
+_GC_THRESHOLDS = (50_000, 20, 50)
+
+
+class Worker:
+    """Does what the channel says until it is told to drain, or the supervisor is gone."""
+
+    def __init__(self, channel: Channel, slot: int, slots: int, logging: LoggingSpec) -> None:
+        self.channel = channel
+        self.slot = slot
+        self.slots = slots
+        self.sink = LogSink(logging.file)
+        self.events = EventLog(self.sink, logging.level, logging.format, logging.environment, worker=slot)
+        access_log = AccessLog(self.sink, logging.format, logging.level)
+        self.plane = DataPlane(self.events, access_log, WorkerMetrics())
+        self.specs: dict[str, ListenerSpec] = {}
+        self.servers: dict[str, ProxyServer] = {}
+        self.retired: list[ProxyServer] = []
+        self._drain_timeout = 30.0
+        self._drain = Flag()
+        self._accept_failed_at = 0.0
+
+    def run(self) -> None:
+        """Serve until told to stop, drain, and return."""
+        listening = spawn("channel", self._listen)
+        housekeeping = spawn("housekeeping", self._keep_house)
+        self._drain.wait()
+        housekeeping.kill()
+        self._finish()
+        listening.kill()
+        self._report(0)
+        self.sink.close()
+
+    # -- what the supervisor says -------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                message, descriptors = self.channel.receive()
+            except ChannelClosed:
+                self._drain.set()  # the supervisor is gone: finish what is under way
+                return
+            try:
+                self._obey(message, descriptors)
+            except Exception as error:
+                self.events.error(Event.INTERNAL_ERROR, exc=error, where="channel")
+
+    def _obey(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, Snapshot):
+            self._apply(message)
+            self._send({"type": "applied", "generation": message.generation})
+            return
+        kind = message.get("type")
+        if kind == "sockets":
+            for name, fd in zip(message["listeners"], descriptors, strict=True):
+                self._open(name, fd)
+            self._send({"type": "ready"})
+        elif kind == "report":
+            self._report(message["id"])
+        elif kind == "reopen":
+            self.sink.reopen()
+        elif kind == "greenlets":
+            self._send({"type": "greenlets", "id": message["id"], "names": names()})
+        elif kind == "drain":
+            self._drain_timeout = message["timeout"]
+            self._drain.set()
+        else:
+            raise ValueError(f"unknown message {kind!r}")
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        """Follow a snapshot: what is unchanged is left alone."""
+        self._drain_timeout = snapshot.drain_timeout
+        admin = ServiceSpec(
+            METRICS_SERVICE, (EndpointSpec(METRICS_SERVICE, (SocketAddress(snapshot.admin_socket, 0),)),)
+        )
+        self.plane.apply(replace(snapshot, services={**snapshot.services, METRICS_SERVICE: admin}))
+        self.specs = {spec.name: spec for spec in snapshot.listeners}
+        for name, server in list(self.servers.items()):
+            spec = self.specs.get(name)
+            if spec is None:
+                self._retire(name)
+            elif spec != server.listener.spec:
+                server.listener = Listener(spec)
+
+    def _open(self, name: str, fd: int) -> None:
+        spec = self.specs[name]
+        kind = TcpServer if spec.protocol == "tcp" else HttpServer
+        share = -(-spec.limits.max_connections // self.slots)
+        server = kind(fd, Listener(spec), self.plane, share, lambda error: self._accept_failed(name, error))
+        server.start()
+        self.servers[name] = server
+
+    def _retire(self, name: str) -> None:
+        server = self.servers.pop(name)
+        server.stop_listening()
+        server.close_idle()
+        self.retired.append(server)
+
+    def _accept_failed(self, name: str, error: OSError) -> None:
+        self.plane.metrics.listener(name).accept_errors += 1
+        now = monotonic()
+        if now - self._accept_failed_at >= 1.0:  # one line a second says as much as thousands
+            self._accept_failed_at = now
+            self.events.warning(Event.ACCEPT_FAILED, listener=name, error=why(error))
+
+    # -- what it does by itself ---------------------------------------------------------------------------------
+
+    def _keep_house(self) -> None:
+        next_report = 0.0
+        while True:
+            gevent.sleep(SWEEP_SECONDS)
+            now = monotonic()
+            for server in self.servers.values():
+                server.sweep(now)
+            if now < next_report:
+                continue
+            next_report = now + REPORT_SECONDS
+            for endpoint in self.plane.services.endpoints():
+                endpoint.pool.sweep(now)
+            self.retired = [server for server in self.retired if server.connections]
+            self._report(0)
+
+    def _report(self, request: int) -> None:
+        for server in (*self.servers.values(), *self.retired):
+            server.count_bytes()
+        self.plane.gauges()
+        self.plane.metrics.count_up_to(Metric.LOG_DROPPED, (), self.sink.dropped)
+        self._send({"type": "report", "id": request, "delta": self.plane.metrics.collect()})
+
+    def _send(self, message: Message) -> None:
+        try:
+            self.channel.send(message)
+        except ChannelClosed:
+            self._drain.set()
+
+    def _finish(self) -> None:
+        """Stop accepting, let what is under way finish, and end what has not in time."""
+        self.plane.draining = True
+        servers = [*self.servers.values(), *self.retired]
+        for server in servers:
+            server.stop_listening()
+        for server in servers:
+            server.close_idle()
+        deadline = monotonic() + self._drain_timeout
+        for server in servers:
+            server.pool_of_connections.join(timeout=max(0.0, deadline - monotonic()))
+        left = sum(len(server.connections) for server in servers)
+        for server in servers:
+            server.abort_all()
+        for server in servers:
+            server.pool_of_connections.join(timeout=1.0)
+        self.events.info(Event.WORKER_DRAINED, pid=os.getpid(), aborted=left)
+
+
+def main() -> None:
+    """Take orders from the channel whose descriptor is the first argument."""
+    # The supervisor says when to stop, and how; a terminal's Ctrl-C reaches the whole process group.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    channel = Channel.inherited(int(sys.argv[1]))
+    try:
+        hello, _ = channel.receive()
+    except ChannelClosed:
+        sys.exit(1)
+    if not isinstance(hello, dict) or hello.get("type") != "hello":
+        sys.exit(1)
+    worker = Worker(channel, hello["slot"], hello["slots"], LoggingSpec(**hello["logging"]))
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""One worker slot as the supervisor sees it: the process in it now, its channel, and its replacement when it dies."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent.event import AsyncResult
+from gevent.event import Event as Flag
+from gevent.queue import Queue
+
+from charon.base.names import Event
+from charon.config.snapshot import LoggingSpec, Snapshot
+from charon.daemon.channel import Channel, ChannelClosed, Message
+from charon.net.tasks import spawn
+from charon.telemetry.events import EventLog
+from charon.telemetry.exposition import Totals
+
+STABLE_SECONDS = 10.0
+"""A worker that lived this long died for a reason of its own; one that did not may be caught in a crash loop."""
+
+MAX_BACKOFF = 10.0
+
+
+class WorkerSlot:
+    """Keeps one worker running until :meth:`drain`. ``sockets`` gives the descriptors of this slot by listener name."""
+
+    def __init__(
+        self,
+        slot: int,
+        slots: int,
+        logging: LoggingSpec,
+        sockets: Callable[[], Mapping[str, int]],
+        snapshot: Callable[[], Snapshot],
+        totals: Totals,
+        events: EventLog,
+    ) -> None:
+        self.slot = slot
+        self.ready = Flag()
+        self.ended = Flag()
+        self.generation = 0
+        self.started_at = 0.0
+        self.deaths = 0
+        self._slots = slots
+        self._logging = logging
+        self._sockets = sockets
+        self._snapshot = snapshot
+        self._totals = totals
+        self._events = events
+        self._process: subprocess.Popen[bytes] | None = None
+        self._outbox: Queue[Message | None] = Queue()
+        self._newest: Snapshot | None = None
+        self._replies: dict[int, AsyncResult[Any]] = {}
+        self._stopping = False
+        self._quick_deaths = 0
+
+    def __repr__(self) -> str:
+        return f"<WorkerSlot {self.slot} pid={self.pid} {'ready' if self.ready.is_set() else 'not ready'}>"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Begin keeping a worker in this slot."""
+        spawn(f"worker {self.slot}", self._keep)
+
+    def push(self, snapshot: Snapshot) -> None:
+        """Send a snapshot. A worker that is slow to read gets only the newest of several."""
+        if self._newest is None:
+            self._outbox.put(None)
+        self._newest = snapshot
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send any other message, after those before it."""
+        self._outbox.put(message)
+
+    def ask(self, kind: str, request: int) -> AsyncResult[Any]:
+        """Ask the worker for something; the result is its answer, or None when it dies first."""
+        reply: AsyncResult[Any] = AsyncResult()
+        if not self.ready.is_set():
+            reply.set(None)
+            return reply
+        self._replies[request] = reply
+        self.tell({"type": kind, "id": request})
+        return reply
+
+    def forget(self, request: int) -> None:
+        """The answer to ``request`` is no longer waited for."""
+        self._replies.pop(request, None)
+
+    def drain(self, timeout: float) -> None:
+        """Tell the worker to finish within ``timeout`` seconds; ``ended`` is set when its process is gone."""
+        self._stopping = True
+        if self._process is None:
+            self.ended.set()
+        else:
+            self.tell({"type": "drain", "timeout": timeout})
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        self._stopping = True
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+
+    # -- one process after the other ----------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        while not self._stopping:
+            self._run_once()
+            if self._stopping:
+                break
+            self.deaths += 1
+            self._totals.worker_replaced()
+            gevent.sleep(self._backoff())
+        self.ended.set()
+
+    def _backoff(self) -> float:
+        if monotonic() - self.started_at >= STABLE_SECONDS:
+            self._quick_deaths = 0
+        self._quick_deaths += 1
+        return 0.0 if self._quick_deaths == 1 else min(0.1 * 2.0**self._quick_deaths, MAX_BACKOFF)
+
+    def _run_once(self) -> None:
+        """One process from start to end."""
+        channel, theirs = Channel.pair()
+        self._outbox = Queue()
+        self._newest = None
+        self.started_at = monotonic()
+        with theirs:
+            fd = theirs.fileno()
+            command = [sys.executable, "-P", "-m", "charon.daemon.worker", str(fd)]
+            self._process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL)  # noqa: S603 - ourselves
+        process = self._process
+        self._totals.worker_gone(self.slot)
+        reader = spawn(f"worker {self.slot} reader", self._read, channel)
+        writer = spawn(f"worker {self.slot} writer", self._write, channel)
+        code = process.wait()
+        self.ready.clear()
+        reader.join(timeout=1.0)  # its last report may still be in the channel
+        gevent.killall([reader, writer])
+        channel.close()
+        self._process = None
+        self._totals.worker_gone(self.slot)
+        for reply in self._replies.values():
+            reply.set(None)
+        self._replies.clear()
+        if not self._stopping or code != 0:
+            how = {"signal": -code} if code < 0 else {"exit_code": code}
+            self._events.error(Event.WORKER_DIED, worker=self.slot, pid=process.pid, **how)
+
+    def _write(self, channel: Channel) -> None:
+        """Everything goes out here, so that a worker that does not read holds up nobody else."""
+        try:
+            logging = asdict(self._logging)
+            channel.send({"type": "hello", "slot": self.slot, "slots": self._slots, "logging": logging})
+            channel.send(self._snapshot())
+            sockets = self._sockets()
+            channel.send({"type": "sockets", "listeners": list(sockets)}, tuple(sockets.values()))
+            while True:
+                message = self._outbox.get()
+                if message is None:
+                    message, self._newest = self._newest, None
+                if message is not None:
+                    channel.send(message)
+        except ChannelClosed:
+            return  # the process is ending, which its waiter sees
+
+    def _read(self, channel: Channel) -> None:
+        try:
+            while True:
+                message, _ = channel.receive()
+                if isinstance(message, dict):
+                    self._hear(message)
+        except ChannelClosed:
+            return
+        except (KeyError, TypeError, ValueError) as error:
+            # A worker that talks nonsense is broken; its replacement starts clean.
+            self._events.error(Event.INTERNAL_ERROR, exc=error, where=repr(self))
+            if self._process is not None:
+                self._process.kill()
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "report":
+            self._totals.add(self.slot, message["delta"])
+            self._answer(message["id"], True)
+        elif kind == "ready":
+            self.ready.set()
+            self._events.info(Event.WORKER_STARTED, worker=self.slot, pid=self.pid)
+        elif kind == "applied":
+            self.generation = int(message["generation"])
+        elif kind == "greenlets":
+            self._answer(message["id"], message["names"])
+        else:
+            raise ValueError(f"unknown message {kind!r}")
+
+    def _answer(self, request: int, value: Any) -> None:
+        reply = self._replies.pop(request, None)
+        if reply is not None:
+            reply.set(value)
