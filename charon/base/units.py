@@ -27,8 +27,8 @@ LONGEST: Final = 365 * 86400.0
 LARGEST: Final = 2**63 - 1
 """Largest size that is accepted."""
 
-# At most 18 digits: more is a mistake in any unit, and conversion stays cheap.
-NUMBER: Final = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"
+# At most 19 digits (2**63): more is a mistake in any unit, and conversion stays cheap.
+NUMBER: Final = r"[0-9]{1,19}(?:\.[0-9]{1,19})?"
 DURATION_PATTERN: Final = rf"^(?:{NUMBER}|(?:{NUMBER}(?:us|µs|ms|s|m|h|d))+)$"
 SIZE_PATTERN: Final = rf"^{NUMBER} ?(?:[Bb]|[KkMmGgTt][Ii]?[Bb])?$"
 

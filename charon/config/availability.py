@@ -43,7 +43,12 @@ def zero(key: str, default: int) -> Callable[[object], bool]:
 
 def disabled(block: object) -> bool:
     """Off for a block that is not enabled: ``enabled`` is false or not given."""
-    return isinstance(block, Mapping) and str(block.get("enabled", "false")).strip().lower() in ("false", "no", "off")
+    return isinstance(block, Mapping) and is_false(block.get("enabled"))
+
+
+def is_false(value: object) -> bool:
+    """Off for a switch that is not given or false."""
+    return value is None or str(value).strip().lower() in ("false", "no", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ NOT_YET: Final = (
     Later("retry", zero("attempts", 2)),
     Later("tracing", disabled),
     Later("tls", disabled),
+    Later("tls.upstream_tls", is_false),
     Later("intercept", disabled),
     Later("protocol", words=("auto",)),
     Later("limits.max_requests_per_endpoint", absent),
@@ -115,7 +121,8 @@ def refused(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str |
     """The paths of everything in ``value`` (as read from the file) that this version cannot do."""
     later = unavailable(path) if path else None
     if later is not None:
-        return [] if later.accepts(value) else [path]
+        if not later.accepts(value):
+            return [path]
     if isinstance(value, Mapping):
         return [found for key, below in value.items() for found in refused(below, (*path, key))]
     if isinstance(value, list):

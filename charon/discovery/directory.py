@@ -212,9 +212,7 @@ def _without_twins(found: list[EndpointSpec]) -> tuple[EndpointSpec, ...]:
 def _needs_resolver(target: Target) -> bool:
     """Whether the host is a name. Asked of every address of a large registry: so no parsing in Python here."""
     host = target.address.host
-    if (
-        target.address.is_unix or ":" in host
-    ):  # No name holds a colon; addresses.py checked the rest of an IPv6 address.
+    if target.address.is_unix or ":" in host:  # Whoever wrote the address checked that colons make it an IPv6 one.
         return False
     try:
         socket.inet_pton(socket.AF_INET, host)

@@ -98,17 +98,7 @@ class AccessLog:
             line["trace_id"] = trace_id
         if identity:
             line["identity"] = identity
-        if len(path) > MAX_PATH or self._console:
-            self._write(self._careful(line))
-            return
-        try:
-            encoded = orjson.dumps(line, option=_NEWLINE)
-        except orjson.JSONEncodeError:  # text with surrogates: undecodable bytes
-            self._write(self._careful(line))
-            return
-        if len(encoded) > MAX_LINE or not encoded.isascii() or b"\x7f" in encoded:
-            encoded = self._careful(line)
-        self._write(encoded)
+        self._write(self._careful(line) if len(path) > MAX_PATH else self._encode(line))
 
     def tcp(
         self,
@@ -139,7 +129,19 @@ class AccessLog:
             line["reason"] = reason
         if identity:
             line["identity"] = identity
-        self._write(self._careful(line))
+        self._write(self._encode(line))
+
+    def _encode(self, line: dict[str, Any]) -> bytes:
+        """``line`` as it is when nothing in it needs care, which is nearly always."""
+        if self._console:
+            return self._careful(line)
+        try:
+            encoded = orjson.dumps(line, option=_NEWLINE)
+        except orjson.JSONEncodeError:  # text with surrogates: undecodable bytes
+            return self._careful(line)
+        if len(encoded) > MAX_LINE or not encoded.isascii() or b"\x7f" in encoded:
+            return self._careful(line)
+        return encoded
 
     def _careful(self, line: dict[str, Any]) -> bytes:
         """``line`` with every text bounded and made safe to show, whatever is in it."""

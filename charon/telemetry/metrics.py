@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any, Final
 
-from charon.base.names import Metric
+from charon.base.names import NO_UPSTREAM, Metric
 from charon.telemetry.families import CONNECTION_BUCKETS, FAMILIES, OVERFLOW, REQUEST_BUCKETS
 
 Delta = dict[str, dict[str, list[Any]]]
@@ -117,7 +117,7 @@ class WorkerMetrics:
         self._upstreams: dict[tuple[str, str], UpstreamMetrics] = {}
         self._counters: dict[str, dict[tuple[str, ...], float]] = {}
         self._totals: dict[tuple[str, tuple[str, ...]], float] = {}
-        self._leaving: set[tuple[str, str]] = set()
+        self._retained: set[tuple[str, str]] | None = None
 
     def listener(self, name: str) -> ListenerMetrics:
         """The numbers of a listener, to be held by it."""
@@ -125,7 +125,8 @@ class WorkerMetrics:
 
     def upstream(self, service: str, name: str) -> UpstreamMetrics:
         """The numbers of an endpoint, to be held by it."""
-        self._leaving.discard((service, name))
+        if self._retained is not None:
+            self._retained.add((service, name))
         return self._upstreams.setdefault((service, name), UpstreamMetrics())
 
     def http_request(self, method: str, status: int, upstream: str, seconds: float) -> None:
@@ -169,8 +170,7 @@ class WorkerMetrics:
 
     def retain_upstreams(self, endpoints: Iterable[tuple[str, str]]) -> None:
         """Only these (service, endpoint) pairs are left: the series of others go with the next collection."""
-        kept = set(endpoints)
-        self._leaving = {pair for pair in self._upstreams if pair not in kept}
+        self._retained = set(endpoints)
 
     def collect(self) -> Delta:
         """What was counted since the last call, and the gauges as they are now; plain values that JSON can carry."""
@@ -243,17 +243,17 @@ class WorkerMetrics:
 
     def _forget_left(self) -> None:
         """Let go of series of endpoints that left, which this collection has just reported for the last time."""
-        if not self._leaving:
+        if self._retained is None:
             return
-        for pair in self._leaving:
+        names = {name for _, name in self._retained} | {NO_UPSTREAM, OVERFLOW}
+        for pair in [pair for pair in self._upstreams if pair not in self._retained]:
             del self._upstreams[pair]
-        gone = {name for _, name in self._leaving} - {name for _, name in self._upstreams}
-        self._leaving.clear()
-        for key in [key for key in self._http if key[2] in gone]:
+        for key in [key for key in self._http if key[2] not in names]:
             del self._http[key]
         for table in (self._latency, self._tcp_duration):
-            for pair in [pair for pair in table if pair[1] in gone]:
-                del table[pair]
+            for labels in [labels for labels in table if labels[1] not in names]:
+                del table[labels]
+        self._retained = None
 
 
 def fold_method(method: str) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Final
 
-END_TO_END: Final = 0
 HOST: Final = 1
 CONTENT_LENGTH: Final = 2
 TRANSFER_ENCODING: Final = 3
@@ -50,27 +49,6 @@ REQUEST_CODES: Final[dict[bytes, int]] = {
     b"forwarded": FORWARDED,
     b"via": FORWARDED,
     b"x-real-ip": FORWARDED,
-}
-
-# What most requests bring, in the two spellings in which clients send it: spares most fields the folding.
-REQUEST_CODES_AS_SENT: Final[dict[bytes, int]] = {
-    spelling: code
-    for name, code in [
-        (b"Host", HOST),
-        (b"Connection", CONNECTION),
-        (b"Content-Length", CONTENT_LENGTH),
-        (b"Transfer-Encoding", TRANSFER_ENCODING),
-        *(
-            (name, END_TO_END)
-            for name in (
-                b"Accept Accept-Encoding Accept-Language Authorization Cache-Control Content-Type Cookie Dnt Origin "
-                b"If-Modified-Since If-None-Match Pragma Priority Range Referer Traceparent Tracestate User-Agent "
-                b"Sec-Ch-Ua Sec-Ch-Ua-Mobile Sec-Ch-Ua-Platform Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site "
-                b"Sec-Fetch-User Sec-Gpc Upgrade-Insecure-Requests X-Request-Id X-Requested-With"
-            ).split()
-        ),
-    ]
-    for spelling in (name, name.lower())
 }
 
 # The same for a response. Via and the X-Forwarded family have no power there and pass as ordinary fields.

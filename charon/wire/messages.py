@@ -40,12 +40,10 @@ Fields = list[tuple[bytes, bytes]]
 _match_request = grammar.REQUEST_HEAD.match
 _match_response = grammar.RESPONSE_HEAD.match
 _split_fields = grammar.SPLIT_FIELDS.findall
-_code_as_sent = headers.REQUEST_CODES_AS_SENT.get
 _request_code = headers.REQUEST_CODES.get
 _response_code = headers.RESPONSE_CODES.get
 _plain_option = headers.KEEP_ALIVE_BY_OPTION.get
 _FOLD: Final = headers.FOLD
-_END_TO_END: Final = headers.END_TO_END
 _HOST: Final = headers.HOST
 _CONNECTION: Final = headers.CONNECTION
 _X: Final = ord("x")
@@ -254,18 +252,13 @@ def parse_request(buffer: bytes, limits: HeadLimits) -> tuple[RequestHead, int] 
     host = connection = None
     for field in pairs:
         name = field[0]
-        code = _code_as_sent(name)
-        if code == _END_TO_END:
-            fields.append(field)
-            continue
+        folded = name.translate(_FOLD)
+        code = _request_code(folded)
         if code is None:
-            folded = name.translate(_FOLD)
-            code = _request_code(folded)
-            if code is None:
-                if folded[0] != _X or not folded.startswith(b"x-forwarded-"):
-                    fields.append(field)
-                    continue
-                code = headers.FORWARDED
+            if folded[0] != _X or not folded.startswith(b"x-forwarded-"):
+                fields.append(field)
+                continue
+            code = headers.FORWARDED
         if b"_" in name:
             continue
         if code == _HOST:

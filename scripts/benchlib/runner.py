@@ -67,7 +67,7 @@ def _sample(workload: Workload, peer: Peer, backend: int) -> Sample:
             others = peer_core_busy_seconds() - running.cpu_seconds() - others
             sample["others_percent"] = max(0.0, others / (time.monotonic() - began) * 100)
         if workload.logged:
-            _check_log(setup, sample["units"])
+            _check_log(setup, sample["log_lines"])
     return sample
 
 

@@ -102,7 +102,7 @@ class Http(Workload):
     end"""
 
     def measure(self, peer: Child, port: int) -> Sample:
-        self._wrk(port, 1)  # warm: upstream connections, code paths, allocator
+        warm = self._wrk(port, 1)  # upstream connections, code paths, allocator
         before = peer.cpu_seconds()
         report = self._wrk(port, self.options.seconds)
         cpu = peer.cpu_seconds() - before
@@ -114,6 +114,7 @@ class Http(Workload):
             "p50_ms": report["p50"] / 1e3,
             "p99_ms": report["p99"] / 1e3,
             "units": report["requests"],
+            "log_lines": warm["requests"] + report["requests"],
         }
 
     def _wrk(self, port: int, seconds: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """YAML text to values and lines, and one clear line for what is not YAML."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -138,10 +139,11 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         assert problem.endswith(why)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "x.yaml"
-    path.write_text("a: 1")
-    path.chmod(0)
-    with pytest.raises(ConfigError, match="Permission denied"):
-        read_text(path)
+def test_a_file_without_permission_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, flags: int) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(document, "_open_without_waiting", refuse)
+    with pytest.raises(ConfigError) as refused:
+        read_text(Path("x.yaml"))
+    assert refused.value.problems == ["x.yaml: the file cannot be read: Permission denied"]

@@ -186,7 +186,7 @@ def test_broken_keeps_the_last_good(
     assert str(path) in str(event["problems"])
     assert event["services_kept"] == 1
     assert not source.last_reload_successful
-    assert source.problems
+    assert str(path) in source.problems[0]
     assert texts(source) == OLD
     assert changes.calls == []
 

@@ -170,7 +170,7 @@ def test_the_supervisors_own_numbers() -> None:
     assert value(totals, "charon_config_last_reload_successful") == 1
     assert value(totals, "charon_registry_last_reload_successful") == 0
     assert value(totals, "charon_registry_last_reload_success_timestamp_seconds") == 2000
-    ((name, labels),) = [key for key in samples(totals) if key[0] == "charon_build_info"]
+    (labels,) = [labels for name, labels in samples(totals) if name == "charon_build_info"]
     assert (dict(labels)["version"], set(dict(labels))) == ("1.2.3", {"version", "python", "gevent"})
 
 

@@ -144,13 +144,18 @@ def test_series_of_endpoints_that_left_are_reported_once_more_and_forgotten() ->
         metrics.upstream("users", name).pool_reused += 1
         metrics.http_request("GET", 200, name, 0.1)
         metrics.tcp_connection("db", name, OK, 0.1)
+    metrics.http_request("GET", 404, NO_UPSTREAM, 0.1)
     metrics.upstream("orders", "moved")
     metrics.retain_upstreams([("users", "new"), ("orders", "moved")])
     assert counter(metrics.collect(), Metric.HTTP_REQUESTS)["GET", "200", "old"] == 1
     gauges = metrics.collect()["gauges"][Metric.UPSTREAM_POOL_IDLE]
     assert [labels for labels, _ in gauges] == [["users", "new"], ["orders", "moved"]]
-    assert {key[2] for key in metrics._http} == {"new", "moved"}
-    assert {key[1] for key in metrics._latency} == {key[1] for key in metrics._tcp_duration} == {"new", "moved"}
+    assert {key[2] for key in metrics._http} == {key[1] for key in metrics._latency} == {"new", "moved", "none"}
+    assert {key[1] for key in metrics._tcp_duration} == {"new", "moved"}
+    metrics.http_request("GET", 200, "old", 0.1)  # one that was still under way
+    metrics.retain_upstreams([("users", "new")])
+    assert counter(metrics.collect(), Metric.HTTP_REQUESTS) == {("GET", "200", "old"): 1}
+    assert {key[2] for key in metrics._http} == {"new", "none"}
 
 
 def test_an_endpoint_that_returns_before_it_was_forgotten_stays() -> None:
@@ -180,5 +185,6 @@ def test_every_metric_name_has_a_family_and_a_help_text() -> None:
 
 
 def test_workers_do_without_prometheus_client() -> None:
-    code = "import sys, charon.telemetry.metrics, charon.telemetry.access_log; print('prometheus_client' in sys.modules)"
+    imports = "charon.telemetry.metrics, charon.telemetry.access_log, charon.telemetry.events"
+    code = f"import sys, {imports}; print('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"False\n"

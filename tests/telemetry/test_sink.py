@@ -247,6 +247,16 @@ def test_what_finds_no_room_is_dropped_and_counted(tmp_path: Path) -> None:
     assert (sink.dropped, sink.waiting) == (15, 0)
 
 
+def test_closing_counts_what_was_tried_and_what_was_not_yet() -> None:
+    sink = LogSink("/dev/full")
+    sink.write(b"tried\n")
+    sink.flush()
+    sink.write(b"not yet\n")
+    sink.write(b"not yet\n")
+    sink.close()
+    assert sink.dropped == 3
+
+
 def test_a_write_that_is_cut_short_in_a_shared_description_is_continued(tmp_path: Path) -> None:
     with open(tmp_path / "out", "wb") as out:
         sink = LogSink(fd=out.fileno())

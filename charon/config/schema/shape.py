@@ -53,13 +53,13 @@ def unknown_key(path: Sequence[str | int]) -> str:
     """What to say about the key at ``path``, which its block does not have."""
     block = block_at(path[:-1]) or Root
     key = str(path[-1])
-    meant = nearest(key, block.model_fields)
-    if meant is not None:
-        return f"unknown key; did you mean {meant}?"
     if key in Root.model_fields and block is not Root:
         return "unknown key here; it belongs at the top level"
     if key in Listener.model_fields and block is Root:
         return "unknown key here; it belongs in an entry of listeners"
+    meant = nearest(key, block.model_fields)
+    if meant is not None:
+        return f"unknown key; did you mean {meant}?"
     for where, other in blocks():
         if key in other.model_fields and EVERYWHERE not in where:
             return f"unknown key here; did you mean {'.'.join((*where, key))}?"
