@@ -62,7 +62,7 @@ UNKNOWN_SERVICE = Reason("unknown_service", 503, _O, "The service is not in the 
 OVERLOADED = Reason("overloaded", 503, _O, "The endpoint has all the requests it may have.")
 DRAINING = Reason("draining", 503, _O, "Charon is shutting down.")
 INTERNAL = Reason("internal", 500, _O, "Charon failed; its log says how.")
-LOCAL_LIMIT = Reason("local_limit", 503, _O, "Charon has no descriptor, port or memory left for a connection.", unsent=True)
+LOCAL_LIMIT = Reason("local_limit", 503, _O, "Charon has no descriptor, port or memory left.", unsent=True)
 
 # What the upstream did.
 CONNECT_REFUSED = Reason("connect_refused", 502, _U, "The upstream refused the connection.", unsent=True)

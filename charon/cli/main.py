@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run: Callable[[argparse.Namespace], int] = importlib.import_module(f"charon.cli.{args.command or 'run'}").run
         code = run(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None when the program was started with it closed.
+            sys.stdout.flush()
         return code
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)

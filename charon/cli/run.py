@@ -23,7 +23,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         sink = LogSink(None if config.log_file is None else str(config.log_file))
     except OSError as error:
-        raise StartError(f"cannot open the log file {config.log_file}: {(error.strerror or str(error)).lower()}") from error
+        why = (error.strerror or str(error)).lower()
+        raise StartError(f"cannot open the log file {config.log_file}: {why}") from error
     events = EventLog(sink, logging.level, logging.format, logging.environment)
     Supervisor(config, sink, events, lambda owner: _serve_admin(owner, config, events)).run()
     return 0

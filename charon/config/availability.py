@@ -120,9 +120,8 @@ def unavailable(path: tuple[str | int, ...]) -> Later | None:
 def refused(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     """The paths of everything in ``value`` (as read from the file) that this version cannot do."""
     later = unavailable(path) if path else None
-    if later is not None:
-        if not later.accepts(value):
-            return [path]
+    if later is not None and not later.accepts(value):
+        return [path]
     if isinstance(value, Mapping):
         return [found for key, below in value.items() for found in refused(below, (*path, key))]
     if isinstance(value, list):

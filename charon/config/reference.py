@@ -48,8 +48,8 @@ def json_schema() -> dict[str, Any]:
     schema = Root.model_json_schema()
     for block, path in {block: path for path, block in reversed(list(blocks()))}.items():
         properties = schema["properties"] if block is Root else schema["$defs"][block.__name__]["properties"]
-        for name in block.model_fields:
-            properties[name]["description"] += _note((*path, name))
+        for name, field in block.model_fields.items():
+            properties[name]["description"] = (field.description or "") + _note((*path, name))
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Charon's config.yaml"}
     return head | {key: value for key, value in schema.items() if key != "title"}
 

@@ -12,7 +12,7 @@ import struct
 from typing import Any
 
 import orjson
-from gevent import socket
+from gevent import socket as gsocket
 from gevent.lock import Semaphore
 
 from charon.config.snapshot import Snapshot
@@ -34,7 +34,7 @@ class ChannelClosed(Exception):
 class Channel:
     """One end. ``send`` may be called by any greenlet, ``receive`` by one."""
 
-    def __init__(self, sock: socket.socket, *, trusting: bool) -> None:
+    def __init__(self, sock: Any, *, trusting: bool) -> None:
         """``trusting``: accept snapshots from the other end, which is the supervisor."""
         self._sock = sock
         self._trusting = trusting
@@ -43,15 +43,15 @@ class Channel:
         self._descriptors: list[int] = []
 
     @classmethod
-    def pair(cls) -> tuple[Channel, std.socket]:
+    def pair(cls) -> tuple[Channel, Any]:
         """The supervisor's end, and the socket that a worker inherits."""
-        ours, theirs = std.socketpair(std.AF_UNIX, std.SOCK_STREAM)
-        return cls(socket.socket(fileno=ours.detach()), trusting=False), theirs
+        ours, theirs = gsocket.socketpair(std.AF_UNIX, std.SOCK_STREAM)
+        return cls(ours, trusting=False), theirs
 
     @classmethod
     def inherited(cls, fd: int) -> Channel:
         """The worker's end."""
-        return cls(socket.socket(fileno=fd), trusting=True)
+        return cls(gsocket.fromfd(fd, std.AF_UNIX, std.SOCK_STREAM), trusting=True)
 
     def send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
         """Send one message, waiting as long as the other end takes to read it. Raises ChannelClosed."""
@@ -63,7 +63,7 @@ class Channel:
         try:
             with self._sending:
                 if descriptors:
-                    sent = std.send_fds(self._sock, [data], list(descriptors))  # type: ignore[arg-type]
+                    sent = std.send_fds(self._sock, [data], list(descriptors))
                     data = data[sent:]
                 self._sock.sendall(data)
         except OSError as error:
@@ -99,7 +99,7 @@ class Channel:
         while have < size:
             try:
                 # A read may bring the end of one message along with the descriptors of the next: each takes its count.
-                data, descriptors, _, _ = std.recv_fds(self._sock, 1 << 18, MAX_DESCRIPTORS)  # type: ignore[arg-type]
+                data, descriptors, _, _ = std.recv_fds(self._sock, 1 << 18, MAX_DESCRIPTORS)
             except OSError as error:
                 raise ChannelClosed from error
             if not data:

@@ -203,9 +203,7 @@ class Supervisor:
         def sockets() -> dict[str, int]:
             return {name: group[slot].fileno() for name, group in self._sockets.items()}
 
-        return WorkerSlot(
-            slot, count, self._current().logging, sockets, self._current, self.totals, self.events
-        )
+        return WorkerSlot(slot, count, self._current().logging, sockets, self._current, self.totals, self.events)
 
     def reopen_logs(self) -> None:
         """Open the log file anew, here and in all workers."""
@@ -254,10 +252,7 @@ class Supervisor:
                 name: [endpoint.name for endpoint in spec.endpoints]
                 for name, spec in (snapshot.services.items() if snapshot is not None else ())
             },
-            "workers": [
-                {"slot": w.slot, "pid": w.pid, "ready": w.ready.is_set(), "generation": w.generation, "deaths": w.deaths}
-                for w in self._slots
-            ],
+            "workers": [worker.status() for worker in self._slots],
         }
 
     def greenlets(self) -> dict[str, list[str]]:

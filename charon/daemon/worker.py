@@ -88,7 +88,7 @@ class Worker:
                 return
             try:
                 self._obey(message, descriptors)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - one bad order must not stop the data plane
                 self.events.error(Event.INTERNAL_ERROR, exc=error, where="channel")
 
     def _obey(self, message: Message, descriptors: list[int]) -> None:

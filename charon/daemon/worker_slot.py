@@ -66,6 +66,16 @@ class WorkerSlot:
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
+    def status(self) -> dict[str, Any]:
+        """The state of this slot, as plain values."""
+        return {
+            "slot": self.slot,
+            "pid": self.pid,
+            "ready": self.ready.is_set(),
+            "generation": self.generation,
+            "deaths": self.deaths,
+        }
+
     def start(self) -> None:
         """Begin keeping a worker in this slot."""
         spawn(f"worker {self.slot}", self._keep)
@@ -151,8 +161,8 @@ class WorkerSlot:
             reply.set(None)
         self._replies.clear()
         if not self._stopping or code != 0:
-            how = {"signal": -code} if code < 0 else {"exit_code": code}
-            self._events.error(Event.WORKER_DIED, worker=self.slot, pid=process.pid, **how)
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            self._events.error(Event.WORKER_DIED, worker=self.slot, pid=process.pid, how=how)
 
     def _write(self, channel: Channel) -> None:
         """Everything goes out here, so that a worker that does not read holds up nobody else."""

@@ -26,7 +26,7 @@ class Spawn(Protocol):
 class EventLog(Protocol):
     """Where events go. ``name`` is a constant of :class:`charon.base.names.Event`."""
 
-    def event(self, level: str, name: str, **fields: object) -> None: ...
+    def event(self, level: str, name: str, /, **fields: Any) -> None: ...
 
 
 class Source(Protocol):

@@ -40,9 +40,9 @@ class Acceptor(StreamServer):
         super().__init__(gsocket.socket(fileno=fd), spawn=self.pool_of_connections, **options)
         self.nodelay = self.family != std.AF_UNIX
 
-    def do_read(self) -> tuple[RawSocket, Any] | None:
+    def do_read(self) -> tuple[RawSocket, Any] | None:  # type: ignore[override] # gevent: its own socket class
         """Accept one connection; None when there is none, or accepting has to pause."""
-        listener = self.socket
+        listener: Any = self.socket
         try:
             fd, address = listener._accept()
         except BlockingIOError:
@@ -60,8 +60,13 @@ class Acceptor(StreamServer):
 
     def _pause(self) -> None:
         self.stop_accepting()
-        self._timer = self.loop.timer(PAUSE)
-        self._timer.start(self._start_accepting_if_started)
+        timer: Any = self.loop.timer(PAUSE)
+        self._timer = timer  # gevent stops it together with accepting
+        timer.start(self._resume)
+
+    def _resume(self) -> None:
+        if self.started:
+            self.start_accepting()
 
     def stop_listening(self) -> None:
         """Accept what the kernel has queued for this worker, then close its copy of the listening socket."""
@@ -73,7 +78,7 @@ class Acceptor(StreamServer):
             args = self.do_read()
             if args is None:
                 break
-            self.do_handle(*args)
+            self.do_handle(*args)  # type: ignore[arg-type] # as do_read
         self.close()
 
 

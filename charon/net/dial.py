@@ -26,10 +26,10 @@ _LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, err
 def dial(candidates: Sequence[SocketAddress], timeout: float) -> Stream:
     """Connect to the first candidate that accepts, within ``timeout`` seconds for all of them together.
 
-    Raises ExchangeFailed with the reason of the last failure.
+    Raises ExchangeFailed with the reason of the first failure: the candidates are in order of preference.
     """
     cutoff = monotonic() + timeout
-    failure = ExchangeFailed(CONNECT_FAILED, "the endpoint has no address")
+    failure: ExchangeFailed | None = None
     for position, address in enumerate(candidates):
         left = cutoff - monotonic()
         # A silent candidate may not use up the time of those after it.
@@ -37,13 +37,13 @@ def dial(candidates: Sequence[SocketAddress], timeout: float) -> Stream:
         try:
             return _dial_one(address, share)
         except DeadlineExceeded:
-            failure = ExchangeFailed(CONNECT_TIMEOUT, f"no answer from {_text(address)} in {timeout:g} s")
+            failure = failure or ExchangeFailed(CONNECT_TIMEOUT, f"no answer from {_text(address)} in {timeout:g} s")
         except OSError as error:
             if error.errno in _LOCAL:
                 raise ExchangeFailed(LOCAL_LIMIT, os.strerror(error.errno)) from error
             reason = CONNECT_REFUSED if error.errno == errno.ECONNREFUSED else CONNECT_FAILED
-            failure = ExchangeFailed(reason, f"{_text(address)}: {os.strerror(error.errno or 0)}")
-    raise failure
+            failure = failure or ExchangeFailed(reason, f"{_text(address)}: {os.strerror(error.errno or 0)}")
+    raise failure or ExchangeFailed(CONNECT_FAILED, "the endpoint has no address")
 
 
 def _dial_one(address: SocketAddress, timeout: float) -> Stream:

@@ -13,6 +13,7 @@ from _socket import socket as RawSocket
 from enum import Enum
 from errno import ENOTCONN
 from time import monotonic
+from typing import Any
 
 from gevent import get_hub
 
@@ -70,8 +71,9 @@ class Stream:
         self.sock = sock
         self._recv = sock.recv
         self._send = sock.send
-        self._reader = self._hub.loop.io(sock.fileno(), _READ)
-        self._writer = None
+        # gevent's stubs do not know what a watcher offers.
+        self._reader: Any = self._hub.loop.io(sock.fileno(), _READ)
+        self._writer: Any = None
         self.received = 0
         self.sent = 0
         self.received_counted = 0
@@ -174,7 +176,7 @@ class Stream:
 
     # -- waiting ------------------------------------------------------------------------------------------------
 
-    def _wait(self, watcher: object, patience: float) -> None:
+    def _wait(self, watcher: Any, patience: float) -> None:
         if self.fault is not None:
             raise self.fault
         self._arm(patience)

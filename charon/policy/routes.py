@@ -8,13 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from charon.config.snapshot import RouteSpec
+
+class Route(Protocol):
+    """What is looked at of a route; ``host`` is exact or ``*.suffix``, None stands for any."""
+
+    @property
+    def host(self) -> str | None: ...
+
+    @property
+    def path_prefix(self) -> str | None: ...
+
+
+R = TypeVar("R", bound=Route)
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
-    route: RouteSpec
+class _Rule(Generic[R]):
+    route: R
     host: bytes | None
     suffix: bytes | None
     prefix: bytes | None
@@ -30,10 +42,10 @@ class _Rule:
         return self.prefix is None or path == self.prefix or path.startswith(self.below)
 
 
-class RouteTable:
+class RouteTable(Generic[R]):
     """The rules of one listener. ``match`` costs one dictionary look-up and the rules that the host leaves."""
 
-    def __init__(self, routes: Sequence[RouteSpec]) -> None:
+    def __init__(self, routes: Sequence[R]) -> None:
         rules = [_compile(route) for route in routes]
         hosts = {rule.host for rule in rules if rule.host is not None}
         self._by_host = {host: tuple(rule for rule in rules if rule.matches_host(host)) for host in hosts}
@@ -41,7 +53,7 @@ class RouteTable:
         self._others = tuple(rule for rule in rules if rule.host is None)
         self.empty = not rules
 
-    def match(self, host: bytes, path: bytes) -> RouteSpec | None:
+    def match(self, host: bytes, path: bytes) -> R | None:
         """The first rule for ``host`` (lower case, no port) and ``path`` (normalised, no query), or None."""
         rules = self._by_host.get(host)
         if rules is None:
@@ -55,15 +67,14 @@ class RouteTable:
         return None
 
 
-def _compile(route: RouteSpec) -> _Rule:
-    host = route.host.lower().encode("ascii") if route.host else None
+def _compile(route: R) -> _Rule[R]:
+    host = None if route.host is None else route.host.lower().encode("ascii")
     suffix = None
     if host is not None and host.startswith(b"*."):
         host, suffix = None, host[1:]
-    prefix = route.path_prefix.encode("ascii") if route.path_prefix else None
-    if prefix is not None:
-        prefix = prefix.rstrip(b"/")  # `/admin/` and `/admin` name the same segments; `/` covers everything
-    return _Rule(route, host, suffix, prefix or None, (prefix or b"") + b"/")
+    prefix = b"" if route.path_prefix is None else route.path_prefix.encode("ascii")
+    prefix = prefix.rstrip(b"/")  # `/admin/` and `/admin` name the same segments; `/` covers everything
+    return _Rule(route, host, suffix, prefix or None, prefix + b"/")
 
 
 def host_key(authority: bytes) -> bytes:

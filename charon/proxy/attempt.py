@@ -58,7 +58,12 @@ class Attempt:
     )
 
     def __init__(
-        self, connection: HttpConnection, exchange: Exchange, listener: Listener, endpoint: Endpoint, body: BodyReader | None
+        self,
+        connection: HttpConnection,
+        exchange: Exchange,
+        listener: Listener,
+        endpoint: Endpoint,
+        body: BodyReader | None,
     ) -> None:
         self.connection = connection
         self.client = connection.stream

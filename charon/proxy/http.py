@@ -39,12 +39,14 @@ class Draining(Exception):
     """Thrown into the wait of an idle connection that is to be closed."""
 
 
-class HttpConnection(WSGIHandler):  # type: ignore[misc]
+class HttpConnection(WSGIHandler):
     """One client connection: requests one after the other until either side ends it.
 
     ``buffer`` holds bytes read beyond the current request. ``waits_on`` is the upstream stream whose answer is being
     waited for, ``relay`` the tunnel after an upgrade; ``idle`` says that no request is under way.
     """
+
+    server: HttpServer
 
     def __init__(self, sock: RawSocket, address: Any, server: HttpServer) -> None:
         # pywsgi would set up a buffered reader and WSGI state here, for the parser that is not used.
@@ -87,7 +89,7 @@ class HttpConnection(WSGIHandler):  # type: ignore[misc]
                     exchange.cutoff = exchange.start + timeout
                 keep = carry(self, exchange, listener)
                 self.stream.cutoff = NEVER
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a fault of ours must cost one request, not the worker
             exchange.fail(INTERNAL, repr(error))
             self.server.plane.events.error(Event.INTERNAL_ERROR, exc=error, listener=listener.name)
             if not exchange.started:
@@ -216,7 +218,7 @@ class HttpConnection(WSGIHandler):  # type: ignore[misc]
             upstream.interrupt(ExchangeFailed(CLIENT_ABORT, "closed while waiting for the answer"))
 
 
-class HttpServer(ProxyServer, WSGIServer):  # type: ignore[misc]
+class HttpServer(ProxyServer, WSGIServer):
     """An HTTP listener in this worker."""
 
     handler_class = HttpConnection

@@ -26,7 +26,12 @@ def http_date() -> bytes:
 
 
 def local_answer(
-    reason: Reason, *, version: int = 11, keep_alive: bool = False, head_only: bool = False, retry_after: int | None = None
+    reason: Reason,
+    *,
+    version: int = 11,
+    keep_alive: bool = False,
+    head_only: bool = False,
+    retry_after: int | None = None,
 ) -> bytes:
     """The whole answer for ``reason``: status, the reason's word in ``X-Charon-Error``, and one line of text.
 

@@ -42,7 +42,7 @@ class TcpConnection:
                 reason, detail = self.relay.reason, self.relay.detail
         except ExchangeFailed as failure:
             reason, detail = failure.reason, failure.detail
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a fault of ours must cost one connection, not the worker
             reason, detail = INTERNAL, repr(error)
             self.server.plane.events.error(Event.INTERNAL_ERROR, exc=error, listener=listener.name)
         finally:

@@ -105,7 +105,7 @@ class ChunkedDecoder:
     def _unfinished_line(self, line: bytes) -> bytes:
         if line[0] not in _HEX_DIGITS:
             raise self._bad("a chunk has no size")
-        if grammar.BARE_LINE_BREAK.search(line) is not None:
+        if faults.bare_line_break(line):
             raise self._bad("a bare CR or LF in a chunk's size line")
         if len(line) >= MAX_LINE_BYTES:
             raise self._bad("a chunk's size line is too long")

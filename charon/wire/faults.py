@@ -102,11 +102,22 @@ def _field_lines(faults: _Faults, head: bytes, begin: int, limits: HeadLimits, b
         faults.add(line_end + 2, bad, "a field line is malformed")
 
 
+def bare_line_break(data: bytes, start: int = 0) -> int:
+    """The number of bytes that prove a bare CR or LF in ``data`` from ``start`` on; 0 when there is none."""
+    match = grammar.CLEAN_LINES.match(data, start)
+    assert match is not None, "the pattern matches nothing at least"
+    place = match.end()
+    if place == len(data):
+        return 0
+    if data.startswith(b"\n", place):
+        return place + 1
+    # A CR is proven bare by the byte behind it.
+    return 0 if place + 1 == len(data) else place + 2
+
+
 def _bare_line_break(faults: _Faults, head: bytes, start: int, reason: Reason) -> None:
-    match = grammar.BARE_LINE_BREAK.search(head, start)
-    if match is not None:
-        # A CR is proven bare by the byte behind it.
-        proof = match.end() + (match[0] == b"\r")
+    proof = bare_line_break(head, start)
+    if proof:
         faults.add(proof, reason, "a bare CR or LF")
 
 

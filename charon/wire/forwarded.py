@@ -19,6 +19,8 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 UNIX: Final = "unix"
 
 _CACHE_ENTRIES: Final = 1024
+# How many proxies may stand before this one. A client that writes a long chain of trusted addresses costs no more.
+_MAX_HOPS: Final = 32
 _VERSIONS: Final = {10: b"1.0", 11: b"1.1"}
 _SCHEMES: Final = frozenset((b"http", b"https"))
 
@@ -185,12 +187,12 @@ def client_address(head: RequestHead, peer_ip: str, trusted: TrustedPeers) -> st
     """The address that a rate limit counts and a log names: the peer, or what trusted peers say lies behind it.
 
     X-Forwarded-For is read from the right, as each proxy has added its own peer there; the first address that is not
-    trusted is the client. An element that is no address ends the search at the last one that was.
+    trusted is the client. An element that is no address ends the search at the last one that was, and so does the 32nd.
     """
     if head.forwarded is None or not trusted.trusts(peer_ip):
         return peer_ip
     found = peer_ip
-    elements = b",".join(_values(head, b"x-forwarded-for")).split(b",")
+    elements = b",".join(_values(head, b"x-forwarded-for")).rsplit(b",", _MAX_HOPS)[-_MAX_HOPS:]
     for element in reversed(elements):
         address = parse_address(element.strip(b" \t").decode("latin-1"))
         if address is None:

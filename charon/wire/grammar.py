@@ -2,9 +2,10 @@
 
 Every repetition is possessive (``++``, ``*+``, ``?+``) or bounded, and what follows a repetition can never begin with
 a byte that the repetition takes. So a pattern never gives a byte back: the time is linear in the input, whatever a
-peer sends. A pattern is either matched at a given place or as a whole, never searched for.
+peer sends (tests/wire/test_grammar.py holds every pattern here to this).
 
-``FIELD_LINES`` is matched over a complete block by the heads; it decides alone what a field line is.
+What decides about a message is matched at a given place or as a whole. The two that are searched for have a fixed
+small size (PERCENT), or take apart what was already accepted (SPLIT_FIELDS).
 """
 
 from __future__ import annotations
@@ -69,9 +70,10 @@ FIELD_LINES: Final = re.compile(_FIELD_LINES)
 # The value keeps the OWS behind it.
 SPLIT_FIELDS: Final = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 
-# A CR that no LF follows, or an LF that no CR precedes (RFC 9112 2.2: a bare CR must not pass; a bare LF may be taken
-# for a line end by a lenient recipient, so it must not pass either). A CR at the very end is still open.
-BARE_LINE_BREAK: Final = re.compile(rb"\r(?=[^\n])|(?<!\r)\n")
+# Lines as they may stand: the match ends at the first CR that no LF follows or LF that no CR precedes, or at the end
+# (RFC 9112 2.2: a bare CR must not pass; a bare LF may be taken for a line end by a lenient recipient, so it must not
+# pass either). A CR at the very end is still open.
+CLEAN_LINES: Final = re.compile(rb"[^\r\n]*+(?:\r\n[^\r\n]*+)*+")
 
 TOKEN: Final = re.compile(_TOKEN)
 

@@ -118,7 +118,9 @@ class ResponseHead:
     Date in what is passed on.
     """
 
-    __slots__ = ("body", "declared_length", "fields", "has_date", "keep_alive", "reason", "status", "upgrade", "version")
+    __slots__ = (
+        "body", "declared_length", "fields", "has_date", "keep_alive", "reason", "status", "upgrade", "version",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -223,6 +225,9 @@ def parse_request(buffer: bytes, limits: HeadLimits) -> tuple[RequestHead, int] 
     Raises :class:`BadMessage` as soon as something is wrong: BAD_REQUEST, BAD_HOST, BAD_FRAMING, UNKNOWN_CODING,
     BAD_VERSION, METHOD_NOT_ALLOWED, URI_TOO_LONG, HEADERS_TOO_LARGE, EXPECTATION_FAILED. The verdict does not depend
     on the pieces in which the bytes arrive, nor on what follows the head.
+
+    An unfinished head is read from its beginning each time. A reader may wait with the next call until an LF arrives or
+    the limit is passed, as no head ends without one; so a peer that sends single bytes costs little.
     """
     match = _match_request(buffer)
     if match is None:
@@ -338,7 +343,8 @@ def parse_response(buffer: bytes, request_method: bytes, limits: HeadLimits) -> 
     if body == UNTIL_CLOSE or status == 101:
         keep_alive = False
     upgrade = b", ".join(special[headers.UPGRADE]) if status == 101 and headers.UPGRADE in special else None
-    return ResponseHead(version, status, reason or b"", fields, body, declared, keep_alive, upgrade, has_date), match.end()
+    head = ResponseHead(version, status, reason or b"", fields, body, declared, keep_alive, upgrade, has_date)
+    return head, match.end()
 
 
 def connection_lines(head: RequestHead) -> bytes:

@@ -1,6 +1,7 @@
 """The command line: exits with 0 when every peer gave figures, 1 when one did not, 2 when nothing could run."""
 
 import argparse
+import fcntl
 import json
 import os
 import platform
@@ -93,7 +94,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def main() -> int:
     arguments = _arguments()
     prepare()
-    try:
+    try:  # two runs at once would share the peer's core; the lock goes with the process
+        fcntl.flock(os.open(Path(__file__).parent, os.O_RDONLY), fcntl.LOCK_EX)
         return _run(arguments)
     except BenchError as problem:
         print(f"bench: {problem}", file=sys.stderr)

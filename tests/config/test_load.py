@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from tests.config.support import Folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from charon.base.addresses import Address
 from charon.base.errors import ConfigError
 from charon.config import load
 from charon.config.load import default_admin_socket, find_config, load_config, read_config
+from tests.config.support import Folder
 
 SHORT = """\
 listen_port: "8080"
@@ -201,14 +201,14 @@ def test_default_names_stay_apart(folder: Folder) -> None:
 
 
 def test_the_environment_is_read_in_values(folder: Folder) -> None:
-    text = "listen_port: ${PORT}\ntarget_service_addr: ${HOST:-localhost}:${TO:-9091}\ntimeouts: {idle: '${IDLE:-}'}\n"
+    text = "listen_port: ${PORT}\ntarget_service_addr: ${HOST:-backend}:${TO:-9091}\ntimeouts: {idle: '${IDLE:-}'}\n"
     assert folder.problems(text, {"PORT": "81"}) == [
         "3: timeouts.idle: '' is not a duration; write a number and a unit such as 250ms, 30s, 5m or 1h30m; a bare "
         "number is seconds"
     ]
     config = folder.load(text, {"PORT": "81", "HOST": "", "TO": "1"} | {"IDLE": "3s"})
     assert config.listeners[0].address.port == 81
-    assert str(config.listeners[0].target_service_addr) == "localhost:1"
+    assert str(config.listeners[0].target_service_addr) == "backend:1"
 
 
 def test_an_empty_variable_counts_as_not_given(folder: Folder) -> None:
@@ -261,7 +261,8 @@ logging: {level: verbose, access_log: maybe}
         "7: listeners[0].adress: unknown key; did you mean address?",
         "10: listeners[2].address: the same address is listened on by listeners[1]",
         "11: listeners[2].drain_timeout: unknown key here; it belongs at the top level",
-        "12: listeners[3]: a block of keys is expected here, such as protocol, target_service_name, target_service_addr",
+        "12: listeners[3]: a block of keys is expected here, such as protocol, target_service_name, "
+        "target_service_addr",
         "13: level: unknown key here; did you mean logging.level?",
         "14: name: unknown key here; it belongs in an entry of listeners",
         "15: target_service_name: a list is given where a name is expected",
@@ -388,6 +389,7 @@ def test_mistakes_behind_mistakes_have_the_right_line(folder: Folder) -> None:
         ("path_prefix: admin", "path_prefix: 'admin' is not a path; it begins with '/'"),
         ("path_prefix: /a/../b", "path_prefix: '/a/../b' has '.' or '..' in it; write the path they lead to"),
         ("path_prefix: '/a?b'", "path_prefix: '/a?b' is not a path"),
+        ("path_prefix: /%61dmin", "path_prefix: '/%61dmin' has %61 in it; write the character itself"),
         ("path_prefix: /a%2", "path_prefix: '/a%2' is not a path; '%' is followed by two hex digits"),
     ],
 )
@@ -399,6 +401,11 @@ def test_what_a_route_cannot_match(folder: Folder, route: str, problem: str) -> 
 def test_hosts_of_routes_are_compared_in_lower_case(folder: Folder) -> None:
     text = "routes: [{service: a, host: API.Example.COM.}, {service: a, host: '*.B.c'}, {service: a, host: '[::0:1]'}]"
     assert [r.host for r in folder.load(text).root.routes] == ["api.example.com", "*.b.c", "[::1]"]
+
+
+def test_paths_are_kept_as_they_are_compared(folder: Folder) -> None:
+    config = folder.load("routes: [{service: a, path_prefix: /caf%c3%a9/A}]")
+    assert config.root.routes[0].path_prefix == "/caf%C3%A9/A"
 
 
 def test_names_that_yaml_would_take_for_something_else_stay_names(folder: Folder) -> None:
@@ -442,7 +449,8 @@ def test_the_admin_socket_of_a_user_without_rights_is_their_own(monkeypatch: pyt
 
 
 _KEYS = st.sampled_from(
-    "listen_port routes listeners services timeouts tls address host service addresses idle x protocol".split()
+    ("listen_port", "routes", "listeners", "services", "timeouts", "tls", "address")
+    + ("host", "service", "addresses", "idle", "x", "protocol")
 )
 _VALUES = st.recursive(
     st.none() | st.sampled_from(["", "tcp", "none", ":80", "5", "a", "{}", "${X}", "/a", "a:1"]),

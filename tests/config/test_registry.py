@@ -67,7 +67,7 @@ def test_a_service_may_have_no_address_and_a_registry_no_service() -> None:
     ("text", "problem"),
     [
         ("", "r:1: the file is empty; write services: and names with addresses below it"),
-        ("services:\n", "r:1: services: a block of names and addresses is expected here; write {} for no service at all"),
+        ("services:\n", "r:1: services: a block of names and addresses is expected here; write {} for no service"),
         ("- a", "r:1: the file is not a block of keys; write services: and names with addresses below it"),
         ("services:\n  a:\n", "r:2: services.a: the service has no address"),
         ("services:\n  a: {}\n", "r:2: services.a.addresses: the service has no address"),

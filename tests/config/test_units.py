@@ -49,7 +49,9 @@ def test_a_size_is_bytes(text: str | int, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "10M", "64k", "-1", -1, "1.5", "0.3KB2", "0.0001KB", "KiB", "99999999TiB", True, "1e6"])
+@pytest.mark.parametrize(
+    "text", ["", "10M", "64k", "-1", -1, "1.5", "0.3KB2", "0.0001KB", "KiB", "99999999TiB", True, "1e6"]
+)
 def test_what_is_not_a_size_is_refused(text: str | int) -> None:
     with pytest.raises(ValueError, match=r"size|whole number of bytes|too large"):
         parse_size(text)
@@ -72,7 +74,9 @@ def test_a_size_reads_back_as_it_was_written(size: int) -> None:
     assert parse_size(format_size(size)) == size
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (0.25, "250ms"), (90, "1m30s"), (5400, "1h30m"), (1.5, "1.5s")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (0.25, "250ms"), (90, "1m30s"), (5400, "1h30m"), (1.5, "1.5s")]
+)
 def test_a_duration_is_written_in_the_usual_form(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 

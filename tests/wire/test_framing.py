@@ -33,7 +33,8 @@ def test_clear_requests(lengths: list[bytes], codings: list[bytes], version: int
         ([b"5", b"5"], [], 11, BAD_FRAMING),
         ([b"5", b"6"], [], 11, BAD_FRAMING),
         *(([value], [], 11, BAD_FRAMING) for value in (
-            b"", b"+5", b"-5", b"5,5", b"5, 5", b"0x5", b"5 5", b"5_0", b"1e1", b"5.0", b"\xb25", b"\xd9\xa5", b"5;", b"5\n",
+            b"", b"+5", b"-5", b"5,5", b"5, 5", b"0x5", b"5 5", b"5_0", b"1e1", b"5.0", b"\xb25", b"\xd9\xa5", b"5;",
+            b"5\n",
             b"1" * 19, b" 5",
         )),
         ([b"5"], [C], 11, BAD_FRAMING),
@@ -45,8 +46,10 @@ def test_clear_requests(lengths: list[bytes], codings: list[bytes], version: int
         ([], [C, C], 11, BAD_FRAMING),
         ([], [b"gzip", C], 11, BAD_FRAMING),
         *(([], [value], 11, BAD_FRAMING) for value in (
-            b"", b",", b",chunked", b"chunked,", b"chunked;", b"chunked;a=b", b"chunked ; a=b", b'"chunked"', b"chunked chunked",
-            b"chunked\x00", b"\x0bchunked", b"chunked,chunked", b"chunked, gzip", b"gzip, chunked, chunked", b"x,,chunked",
+            b"", b",", b",chunked", b"chunked,", b"chunked;", b"chunked;a=b", b"chunked ; a=b", b'"chunked"',
+            b"chunked chunked",
+            b"chunked\x00", b"\x0bchunked", b"chunked,chunked", b"chunked, gzip", b"gzip, chunked, chunked",
+            b"x,,chunked",
             b"chunked\xa0", b"chunked\n",
         )),
         *(([], [value], 11, UNKNOWN_CODING) for value in (

@@ -74,7 +74,8 @@ def test_whether_the_connection_stays(lines: list[bytes], version: bytes, keep_a
 def test_fields_of_this_hop_end_here() -> None:
     head = parse(
         b"Keep-Alive: 1", b"Proxy-Connection: x", b"TE: trailers", b"Upgrade: websocket", b"HTTP2-Settings: AAMAAABk",
-        b"Proxy: http://evil.example", b"X-Named: 1", b"x-NAMED: 2", b"Connection: x-named, Http2-Settings", b"X-Kept: 1",
+        b"Proxy: http://evil.example", b"X-Named: 1", b"x-NAMED: 2", b"Connection: x-named, Http2-Settings",
+        b"X-Kept: 1",
         b"Trailer: X-Sum", b"Proxy-Authorization: x",
     )  # fmt: skip
     assert head.fields == [(b"X-Kept", b"1"), (b"Trailer", b"X-Sum"), (b"Proxy-Authorization", b"x")]

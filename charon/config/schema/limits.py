@@ -12,7 +12,7 @@ class Limits(Section):
     """Bounds of one listener. What is over them is refused; nothing is cut short in silence."""
 
     max_connections: Annotated[int, *Whole(1, 10_000_000)] = setting(
-        10000, "Open client connections per worker. Further ones wait in the kernel's queue."
+        10000, "Open client connections, shared evenly among the workers. Further ones wait in the kernel's queue."
     )
     max_header_bytes: Annotated[int, *Size(1024, 16 * 1024**2)] = setting(
         "64KiB", "Size of the head of a request or an answer. Over it: 431 (an answer: 502)."

@@ -33,4 +33,3 @@ class Retry(Section):
     max_body_bytes: Annotated[int, *Size()] = setting(
         "64KiB", "Request body that is kept to be sent again. A request with a larger one is tried once."
     )
-

@@ -16,9 +16,7 @@ class Tls(Section):
     server_port: Port = setting("8443", "Port that takes the place of `listen_port` when TLS is enabled.")
     upstream_tls: Boolean = setting(False, "Speak TLS to the endpoints.")
     min_version: Annotated[str, *Choice("1.2", "1.3")] = setting("1.2", "Lowest version of TLS that is spoken.")
-    trust_domain: OptionalName = setting(
-        "none", "Domain of the SPIFFE identities.", example="example.org"
-    )
+    trust_domain: OptionalName = setting("none", "Domain of the SPIFFE identities.", example="example.org")
     service: OptionalName = setting("none", "Service whose identity this side has.", example="my-backend")
     dns_names: tuple[Name, ...] = setting((), "Further host names in the certificate of this side.")
     lifetime: PositiveDuration = setting("24h", "Lifetime of the certificates that Charon issues.")

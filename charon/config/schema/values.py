@@ -198,13 +198,16 @@ def _path(value: Any) -> str:
     text = _text(value)
     if not text.startswith("/"):
         raise ValueError(f"{quoted(text)} is not a path; it begins with '/'")
-    if not text.isascii() or any(c in text for c in " ?#\"<>\\^`{|}"):
+    if not text.isascii() or any(c in text for c in ' ?#"<>\\^`{|}'):
         raise ValueError(f"{quoted(text)} is not a path; other characters are percent-encoded, '?' and '#' end a path")
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
         raise ValueError(f"{quoted(text)} is not a path; '%' is followed by two hex digits")
+    plain = re.search(r"%(?:2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])", text)
+    if plain:
+        raise ValueError(f"{quoted(text)} has {plain.group()} in it; write the character itself, as paths are compared")
     if any(segment in (".", "..") for segment in text.split("/")):
         raise ValueError(f"{quoted(text)} has '.' or '..' in it; write the path they lead to")
-    return text
+    return re.sub(r"%..", lambda escape: escape.group().upper(), text)
 
 
 def _regex(value: Any) -> str:

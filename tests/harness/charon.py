@@ -1,0 +1,331 @@
+"""Charon as its users run it: a program with a config file, watched through its log and its admin socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.harness import PATIENCE
+
+LogLine = dict[str, Any]
+Metrics = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+running: list[CharonProcess] = []
+"""Those that have not been stopped, and those stopped during the current test: a failure report shows their logs."""
+
+
+class CharonProcess:
+    """One Charon, from ``with`` to the end of the block.
+
+    ``config`` is a mapping or the text of config.yaml; ``registry`` a mapping ``{service: address(es)}``, written as
+    registry.yaml beside it, or None for no registry file. An admin socket and, in a mapping, ``workers`` are filled in
+    where the config has none. The files are written when the object is made; ``with`` or :meth:`start` runs it.
+    """
+
+    def __init__(
+        self,
+        tmp_path: Path,
+        config: dict[str, Any] | str,
+        registry: dict[str, Any] | None = None,
+        *,
+        workers: int = 1,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        self.folder = tmp_path
+        self.config_path = tmp_path / "config.yaml"
+        self.registry_path = tmp_path / "registry.yaml"
+        self.stderr_path = tmp_path / "stderr"
+        # Paths of Unix sockets are short (unix(7)), those of pytest's folders are not always.
+        self._socket_folder = Path("/tmp") / f"charon-test-{os.getpid()}-{id(self):x}"
+        self.admin_socket = self._socket_folder / "admin.sock"
+        self.workers = workers
+        self._env = env or {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: list[LogLine] = []
+        self._raw: list[str] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._reader: threading.Thread | None = None
+        if registry is not None:
+            self.write_registry(registry)
+        self.write_config(config)
+
+    def __repr__(self) -> str:
+        return f"<CharonProcess {self.folder} pid={self.pid}>"
+
+    # -- files --------------------------------------------------------------------------------------------------
+
+    def write_config(self, config: dict[str, Any] | str) -> None:
+        """Replace config.yaml."""
+        if isinstance(config, dict):
+            config = {"workers": self.workers, "drain_timeout": "2s", **config}
+            config.setdefault("admin", {"socket": str(self.admin_socket)})
+            config = yaml.safe_dump(config, sort_keys=False)
+        elif "\nadmin:" not in "\n" + config:
+            config += f"\nadmin: {{socket: {self.admin_socket}}}\n"
+        self.config_path.write_text(config)
+
+    def write_registry(self, services: dict[str, Any] | str, *, in_place: bool = False) -> None:
+        """Replace registry.yaml, by an atomic rename or in place. A mapping is what stands under ``services``."""
+        text = services if isinstance(services, str) else yaml.safe_dump({"services": services}, sort_keys=False)
+        if in_place:
+            self.registry_path.write_text(text)
+            return
+        beside = self.registry_path.with_suffix(".new")
+        beside.write_text(text)
+        beside.replace(self.registry_path)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> CharonProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def start(self, *, wait: bool = True) -> None:
+        """Run ``charon run``; with ``wait``, until it serves."""
+        self._socket_folder.mkdir(exist_ok=True)
+        running.append(self)
+        command = [sys.executable, "-m", "charon", "run", "--config", str(self.config_path)]
+        with self.stderr_path.open("ab") as stderr:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                cwd=self.folder,
+                env={**os.environ, **self._env},
+            )
+        assert self._process.stdout is not None
+        self._ended = False
+        self._reader = threading.Thread(target=self._read_log, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
+        if wait:
+            try:
+                self.wait_for_event("charon_proxy_started")
+            except BaseException:
+                self.end()
+                raise
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the supervisor."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """The exit code, once it has ended and its log is read whole."""
+        assert self._process is not None and self._reader is not None
+        code = self._process.wait(timeout)
+        self._reader.join(timeout)
+        assert not self._reader.is_alive(), "a process of Charon's still holds its standard output"
+        return code
+
+    def stop(self, timeout: float = PATIENCE) -> int:
+        """Stop it in the orderly way (SIGTERM); the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait(timeout)
+
+    def end(self) -> None:
+        """Make sure that it and its workers are gone. Safe to repeat."""
+        process = self._process
+        if process is None:
+            return
+        workers = self.worker_pids() if process.poll() is None else []
+        if process.poll() is None:
+            process.terminate()
+            # The second signal skips draining; sent too soon after the first, it would be the same one.
+            self._wait(lambda: any(line["message"] == "shutting_down" for line in self._log), list, 1.0)
+            process.terminate()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for pid in workers:
+            if is_charon(pid):
+                os.kill(pid, signal.SIGKILL)
+        if self._reader is not None:
+            self._reader.join(PATIENCE)
+        if process.stdout is not None:
+            process.stdout.close()
+        self._process = None
+        for left in self._socket_folder.glob("*"):
+            left.unlink()
+        if self._socket_folder.exists():
+            self._socket_folder.rmdir()
+
+    # -- processes ----------------------------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int | None:
+        """The supervisor."""
+        return self._process.pid if self._process is not None else None
+
+    def worker_pids(self) -> list[int]:
+        """The workers that serve now, by slot."""
+        pids = {line["worker"]: line["pid"] for line in self.log_lines() if line["message"] == "worker_started"}
+        return [pids[slot] for slot in sorted(pids)]
+
+    # -- the log ------------------------------------------------------------------------------------------------
+
+    def log_lines(self, message: str | None = None) -> list[LogLine]:
+        """The lines so far; those of one event only, when ``message`` names it."""
+        with self._changed:
+            return [line for line in self._log if message is None or line["message"] == message]
+
+    def raw_log(self) -> list[str]:
+        """The lines of standard output as they came, JSON or not."""
+        with self._changed:
+            return list(self._raw)
+
+    def mark(self) -> int:
+        """The place in the log now, as ``since`` of :meth:`wait_for_event`."""
+        with self._changed:
+            return len(self._log)
+
+    def wait_for_event(self, message: str, *, timeout: float = PATIENCE, since: int = 0, **fields: Any) -> LogLine:
+        """The first line of this event, after ``since``, whose fields are as given, once it has been written."""
+        return self.wait_for_events(message, 1, timeout=timeout, since=since, **fields)[0]
+
+    def wait_for_events(
+        self, message: str, count: int, *, timeout: float = PATIENCE, since: int = 0, **fields: Any
+    ) -> list[LogLine]:
+        """At least ``count`` such lines."""
+
+        def found() -> list[LogLine]:
+            wanted = {"message": message, **fields}
+            return [line for line in self._log[since:] if wanted.items() <= line.items()]
+
+        lines = self._wait(lambda: len(found()) >= count, found, timeout)
+        assert len(lines) >= count, f"{len(lines)} of {count} lines {message} {fields}:\n{self.report()}"
+        return lines
+
+    def wait_for_log(self, condition: Callable[[list[LogLine]], bool], timeout: float = PATIENCE) -> list[LogLine]:
+        """All lines, once ``condition`` holds of them."""
+        lines = self._wait(lambda: condition(self._log), lambda: list(self._log), timeout)
+        assert condition(lines), f"the log does not get as it should:\n{self.report()}"
+        return lines
+
+    def _wait(
+        self, condition: Callable[[], bool], result: Callable[[], list[LogLine]], timeout: float
+    ) -> list[LogLine]:
+        with self._changed:
+            self._changed.wait_for(lambda: condition() or self._ended, timeout)
+            return result()
+
+    def _read_log(self, stream: IO[bytes]) -> None:
+        for raw in stream:
+            text = raw.decode("utf-8", "replace").rstrip("\n")
+            try:
+                line = json.loads(text)
+            except ValueError:
+                line = None
+            with self._changed:
+                self._raw.append(text)
+                if isinstance(line, dict):
+                    self._log.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def stderr(self) -> str:
+        """What it has written to standard error."""
+        return self.stderr_path.read_text(errors="replace") if self.stderr_path.exists() else ""
+
+    def report(self) -> str:
+        """Log, standard error and config, for a failure report."""
+        parts = [self.config_path.read_text(), *self.raw_log()[-200:]]
+        if self.stderr():
+            parts.append(f"stderr: {self.stderr()}")
+        return "\n".join(parts)
+
+    # -- addresses ----------------------------------------------------------------------------------------------
+
+    def address(self, listener: str | None = None) -> str:
+        """Where a listener listens, as the log says; that of the only one when no name is given."""
+        starts = {line["listener"]: line["address"] for line in self.log_lines() if "_server_start" in line["message"]}
+        if listener is None:
+            assert len(starts) == 1, f"one of {sorted(starts)}"
+            return str(next(iter(starts.values())))
+        return str(starts[listener])
+
+    def port(self, listener: str | None = None) -> int:
+        """The port of a listener."""
+        return int(self.address(listener).rpartition(":")[2])
+
+    # -- the admin socket ---------------------------------------------------------------------------------------
+
+    def admin(self, path: str, method: str = "GET") -> tuple[int, bytes]:
+        """Status and body of a request to the admin socket."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE)
+            connection.connect(str(self.admin_socket))
+            connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.split()[1]), body
+
+    def metrics(self) -> Metrics:
+        """All samples now, as ``{(name, frozenset of label pairs): value}``; see :func:`sample` and :func:`total`."""
+        status, body = self.admin("/metrics")
+        assert status == 200
+        return parse_metrics(body.decode())
+
+
+def parse_metrics(text: str) -> Metrics:
+    """The samples of an exposition."""
+    return {
+        (item.name, frozenset(item.labels.items())): item.value
+        for family in text_string_to_metric_families(text)
+        for item in family.samples
+    }
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float:
+    """The one sample with exactly these labels; 0 when there is none."""
+    return metrics.get((name, frozenset(labels.items())), 0.0)
+
+
+def total(metrics: Metrics, name: str, **labels: str) -> float:
+    """The sum of the samples that have these labels, whatever others they have."""
+    wanted = frozenset(labels.items())
+    return sum(value for (key, have), value in metrics.items() if key == name and wanted <= have)
+
+
+def is_charon(pid: int) -> bool:
+    """Whether ``pid`` is a live process of Charon's (numbers are used again, so its command is looked at)."""
+    try:
+        return b"charon.daemon.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def descriptors(pid: int) -> list[str]:
+    """What the open descriptors of a process point to."""
+    folder = f"/proc/{pid}/fd"
+    found = []
+    for name in os.listdir(folder):
+        try:
+            found.append(os.readlink(f"{folder}/{name}"))
+        except FileNotFoundError:
+            pass  # closed between the listing and the look
+    return found
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM now."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gevent
+import pytest
+
+from tests.net.support import Wires
+
+HANGS = 15.0
+"""Seconds after which a test that waits for something that never comes is ended, instead of the whole run."""
+
+
+@pytest.fixture(autouse=True)
+def no_hang() -> Iterator[None]:
+    with gevent.Timeout(HANGS):
+        yield
+
+
+@pytest.fixture
+def wires() -> Iterator[Wires]:
+    made = Wires()
+    yield made
+    made.close()
