@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from charon.base.errors import ConfigError
-    from charon.config.load import find_config, read_config
+    from charon.config.files import find_config
+    from charon.config.load import read_config
 
     style = style_for(sys.stdout, os.environ)
     try:

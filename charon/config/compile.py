@@ -1,44 +1,45 @@
-"""A configuration and the services that discovery knows, made into what workers are told."""
+"""A validated configuration, made into the plain values that the supervisor and the workers live by."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import replace
 
 from charon.config.load import Config
 from charon.config.registry import Target
 from charon.config.schema.listener import Listener
 from charon.config.schema.routes import Route
+from charon.config.settings import Settings
 from charon.config.snapshot import (
     Limits,
     ListenerSpec,
     LoggingSpec,
     RouteSpec,
-    ServiceSpec,
-    Snapshot,
     Timeouts,
 )
 
 
-def compile_snapshot(
-    config: Config, services: Mapping[str, ServiceSpec], generation: int, instance_id: str
-) -> Snapshot:
-    """The snapshot of ``config`` with ``services`` as they are resolved now. A service that is named and not among
-    them stays a name: its requests are answered with `unknown_service`."""
+def compile_settings(config: Config) -> Settings:
+    """``config`` as the plain values that the supervisor lives by."""
     root = config.root
-    return Snapshot(
-        generation=generation,
+    return Settings(
+        file=str(config.file),
         listeners=tuple(listener_spec(listener) for listener in config.listeners),
-        services={name: replace(spec, load_balancing=_balancing(config, name)) for name, spec in services.items()},
+        static_services=static_targets(config),
+        default_balancing=root.load_balancing,
+        load_balancing={
+            name: service.load_balancing
+            for name, service in root.services.items()
+            if "load_balancing" in service.model_fields_set
+        },
+        registry_file=None if config.registry_file is None else str(config.registry_file),
+        admin_socket=str(config.admin_socket),
+        metrics_path=root.metrics.path,
         logging=LoggingSpec(
             level=root.logging.level,
             format=root.logging.format,
             environment=root.logging.environment,
             file=None if config.log_file is None else str(config.log_file),
         ),
+        workers=config.worker_count,
         drain_timeout=root.drain_timeout,
-        admin_socket=str(config.admin_socket),
-        instance_id=instance_id,
     )
 
 
@@ -94,10 +95,3 @@ def _routes(routes: tuple[Route, ...]) -> tuple[RouteSpec, ...]:
         label = name if used[name] == 1 else f"{name}#{used[name]}"
         specs.append(RouteSpec(label, route.service, route.host, route.path_prefix))
     return tuple(specs)
-
-
-def _balancing(config: Config, name: str) -> str:
-    service = config.root.services.get(name)
-    if service is not None and "load_balancing" in service.model_fields_set:
-        return service.load_balancing
-    return config.root.load_balancing

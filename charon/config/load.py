@@ -22,7 +22,6 @@ from charon.config.schema.listener import Listener
 from charon.config.schema.root import Root
 from charon.config.schema.shape import block_at, unknown_key
 
-DEFAULT_FILES: Final = (Path("/etc/charon/config.yaml"), Path("config.yaml"))
 DEFAULT_REGISTRY: Final = "registry.yaml"
 
 ROUNDS: Final = 4
@@ -72,16 +71,6 @@ class Reading:
     """Known even when there are mistakes elsewhere, so that both files can be checked at once."""
     registry_key: str = ""
     """``FILE:LINE: registry_file``, the line being that of the key that makes the registry necessary."""
-
-
-def find_config(given: str | None) -> Path:
-    """The file to read: the given one, else the first default that exists. Raises ConfigError when there is none."""
-    if given is not None:
-        return Path(given)
-    for path in DEFAULT_FILES:
-        if path.exists():
-            return path
-    raise ConfigError([f"neither {DEFAULT_FILES[0]} nor ./{DEFAULT_FILES[1]} exists; write --config FILE"])
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:

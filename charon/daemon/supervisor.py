@@ -20,8 +20,7 @@ from charon import __version__
 from charon.base.clock import Clock, SystemClock
 from charon.base.errors import StartError
 from charon.base.names import Event
-from charon.config.compile import compile_snapshot, static_targets
-from charon.config.load import Config
+from charon.config.settings import Settings
 from charon.config.snapshot import ListenerSpec, Snapshot
 from charon.daemon.worker_slot import WorkerSlot
 from charon.discovery.directory import Directory
@@ -54,13 +53,13 @@ class Supervisor:
 
     def __init__(
         self,
-        config: Config,
+        settings: Settings,
         sink: LogSink,
         events: EventLog,
         serve_admin: Callable[[Supervisor], Service],
         clock: Clock | None = None,
     ) -> None:
-        self.config = config
+        self.settings = settings
         self.sink = sink
         self.events = events
         self.clock = clock or SystemClock()
@@ -103,11 +102,11 @@ class Supervisor:
         self._stop.set()
 
     def _start(self) -> None:
-        config = self.config
+        settings = self.settings
         self.totals.started(__version__, self.clock.wall())
         self.totals.config_loaded(True, self.clock.wall())
         self._admin = self._serve_admin(self)
-        count = config.worker_count
+        count = settings.workers
         self._directory = self._make_directory()
         self._directory.start()
         self.snapshot = self._compile(1)
@@ -120,7 +119,7 @@ class Supervisor:
         for spec in self.snapshot.listeners:
             self._announce(spec)
         self.totals.workers(count)
-        self.events.info(Event.PROXY_STARTED, version=__version__, workers=count, config=str(config.file))
+        self.events.info(Event.PROXY_STARTED, version=__version__, workers=count, config=settings.file)
 
     def _wait_for_workers(self) -> None:
         """Until every first worker serves. Raises StartError when one dies or takes too long."""
@@ -143,7 +142,7 @@ class Supervisor:
         """Stop accepting, let the workers finish within the drain timeout, and clear up."""
         self.draining = True
         if self._slots:
-            timeout = self.config.drain_timeout
+            timeout = self.settings.drain_timeout
             self.events.info(Event.SHUTTING_DOWN, drain_timeout=timeout)
             for worker in self._slots:
                 worker.drain(timeout)
@@ -175,15 +174,15 @@ class Supervisor:
     # -- what changes while it runs -----------------------------------------------------------------------------
 
     def _make_directory(self) -> Directory:
-        sources: list[Source] = [StaticSource(static_targets(self.config))]
-        if self.config.registry_file is not None:
-            self._registry = RegistryFile(self.config.registry_file, self.events, spawn)
+        sources: list[Source] = [StaticSource(self.settings.static_services)]
+        if self.settings.registry_file is not None:
+            self._registry = RegistryFile(self.settings.registry_file, self.events, spawn)
             sources.append(self._registry)
         resolver = Resolver(Lookup(spawn).find, spawn, self.events)
         return Directory(sources, resolver, self._services_changed, self.events, spawn)
 
     def _compile(self, generation: int) -> Snapshot:
-        snapshot = compile_snapshot(self.config, self._directory.services(), generation, self._instance)
+        snapshot = self.settings.snapshot(self._directory.services(), generation, self._instance)
         pairs = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
         self.totals.set_endpoints(pairs)
         return snapshot
@@ -241,7 +240,7 @@ class Supervisor:
             "uptime_seconds": round(self.clock.monotonic() - self._started_at, 3),
             "ready": self.not_ready() is None,
             "draining": self.draining,
-            "config_file": str(self.config.file),
+            "config_file": self.settings.file,
             "generation": snapshot.generation if snapshot is not None else 0,
             "listeners": [
                 {"name": spec.name, "address": bound_address(self._sockets[spec.name][0]), "protocol": spec.protocol}

@@ -23,6 +23,7 @@ PIPE_SIZE = 1 << 20
 _SPARE_PIPES = 16
 _FULL_READS_TO_SPLICE = 4
 _SMALL_MOVES_TO_COPY = 16
+_MOVES_IN_A_ROW = 8
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 _T = TypeVar("_T")
@@ -84,7 +85,7 @@ class Relay:
 class _Direction:
     """One direction. ``source_lost`` and ``target_lost`` are the reasons for losing either end."""
 
-    __slots__ = ("held", "pipe", "relay", "source", "source_lost", "streak", "target", "target_lost")
+    __slots__ = ("held", "pipe", "relay", "source", "source_lost", "streak", "target", "target_lost", "turns")
 
     def __init__(self, relay: Relay, source: Stream, target: Stream, source_lost: Reason, target_lost: Reason) -> None:
         self.relay = relay
@@ -95,6 +96,7 @@ class _Direction:
         self.pipe: tuple[int, int] | None = None
         self.held = 0  # bytes in the pipe
         self.streak = 0
+        self.turns = 0
 
     def run(self) -> None:
         lost = self.source_lost
@@ -160,6 +162,10 @@ class _Direction:
                 self._unless_other_moves(source.read_ready)
                 continue
             break
+        self.turns += 1
+        if self.turns == _MOVES_IN_A_ROW:
+            self.turns = 0
+            source.give_way()
         source.received += count
         self.held = count
         if count < READ_SIZE:

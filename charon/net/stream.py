@@ -15,11 +15,14 @@ from errno import ENOTCONN
 from time import monotonic
 from typing import Any
 
+import gevent
 from gevent import get_hub
 
 from charon.net.deadlines import NEVER, deadlines
 
 READ_SIZE = 65_536
+TURNS = 16
+"""Reads in a row that find bytes waiting before other connections get their turn."""
 _READ, _WRITE = 1, 2
 _PEEK = std.MSG_PEEK | std.MSG_DONTWAIT
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -50,6 +53,7 @@ class Stream:
         "_reader",
         "_recv",
         "_send",
+        "_turns",
         "_writer",
         "closed",
         "cutoff",
@@ -74,6 +78,7 @@ class Stream:
         # gevent's stubs do not know what a watcher offers.
         self._reader: Any = self._hub.loop.io(sock.fileno(), _READ)
         self._writer: Any = None
+        self._turns = 0
         self.received = 0
         self.sent = 0
         self.received_counted = 0
@@ -102,9 +107,18 @@ class Stream:
                 data = self._recv(size)
             except BlockingIOError:
                 self._wait(self._reader, patience)
+                self._turns = 0
                 continue
             self.received += len(data)
+            self._turns += 1
+            if self._turns == TURNS:
+                self.give_way()
             return data
+
+    def give_way(self) -> None:
+        """Let other connections have their turn: a peer that always has more to give would otherwise keep the loop."""
+        self._turns = 0
+        gevent.sleep(0)
 
     def read_later(self, patience: float, size: int = READ_SIZE) -> bytes:
         """As :meth:`read`, for when nothing can be there yet: waits first, which saves a system call."""

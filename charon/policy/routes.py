@@ -71,7 +71,8 @@ def _compile(route: R) -> _Rule[R]:
     host = None if route.host is None else route.host.lower().encode("ascii")
     suffix = None
     if host is not None and host.startswith(b"*."):
-        host, suffix = None, host[1:]
+        suffix = host[1:]
+        host = None
     prefix = b"" if route.path_prefix is None else route.path_prefix.encode("ascii")
     prefix = prefix.rstrip(b"/")  # `/admin/` and `/admin` name the same segments; `/` covers everything
     return _Rule(route, host, suffix, prefix or None, prefix + b"/")

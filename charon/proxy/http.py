@@ -150,6 +150,8 @@ class HttpConnection(WSGIHandler):
                 if not more:
                     raise ExchangeFailed(CLIENT_ABORT, "closed in the middle of the request head")
                 data += more
+                if b"\n" not in more and len(data) <= listener.head_limits.max_header_bytes:
+                    continue  # only the end of a line can change the verdict; do not look at each dripped byte
                 parsed = parse_request(data, listener.head_limits)
                 if parsed is not None:
                     return data, parsed

@@ -3,7 +3,7 @@
 import pickle
 
 from charon.base.addresses import Address
-from charon.config.compile import compile_snapshot, static_targets
+from charon.config.compile import compile_settings, static_targets
 from charon.config.registry import Target
 from charon.config.snapshot import (
     EndpointSpec,
@@ -39,7 +39,7 @@ def test_a_snapshot_holds_everything_a_worker_needs(folder: Folder) -> None:
         drain_timeout: 3
         """
     )
-    snapshot = compile_snapshot(config, {"a": SPEC}, 7, "me")
+    snapshot = compile_settings(config).snapshot({"a": SPEC}, 7, "me")
     assert snapshot.listeners == (
         ListenerSpec(
             name="http-8081",
@@ -68,7 +68,7 @@ def test_a_snapshot_holds_everything_a_worker_needs(folder: Folder) -> None:
 
 
 def test_the_defaults_are_those_of_the_snapshot(folder: Folder) -> None:
-    (listener,) = compile_snapshot(folder.load("target_service_addr: a:1"), {}, 1, "").listeners
+    (listener,) = compile_settings(folder.load("target_service_addr: a:1")).listeners
     assert listener.timeouts == Timeouts()
     assert listener.limits == Limits()
 
@@ -89,7 +89,7 @@ def test_static_addresses_become_services(folder: Folder) -> None:
         "localhost:9091": (Target(Address("localhost", 9091)),),
         "unix:/run/x.sock": (Target(Address("/run/x.sock", 0)),),
     }
-    listeners = compile_snapshot(config, {}, 1, "").listeners
+    listeners = compile_settings(config).listeners
     assert [spec.default_service for spec in listeners] == ["localhost:9091", "unix:/run/x.sock", "s"]
 
 
@@ -104,5 +104,5 @@ def test_metrics_are_answered_where_they_are_wanted(folder: Folder) -> None:
           - {address: ":3", protocol: tcp}
         """
     )
-    paths = [spec.metrics_path for spec in compile_snapshot(config, {}, 1, "").listeners]
+    paths = [spec.metrics_path for spec in compile_settings(config).listeners]
     assert paths == ["/m", None, None]

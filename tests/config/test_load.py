@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from charon.base.addresses import Address
 from charon.base.errors import ConfigError
-from charon.config import load
-from charon.config.load import default_admin_socket, find_config, load_config, read_config
+from charon.config import files, load
+from charon.config.files import find_config
+from charon.config.load import default_admin_socket, load_config, read_config
 from tests.config.support import Folder
 
 SHORT = """\
@@ -429,7 +430,7 @@ def test_keys_with_nothing_behind_them_count_as_not_given(folder: Folder) -> Non
 
 def test_the_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(load, "DEFAULT_FILES", (tmp_path / "etc.yaml", Path("config.yaml")))
+    monkeypatch.setattr(files, "DEFAULT_FILES", (tmp_path / "etc.yaml", Path("config.yaml")))
     assert find_config("given") == Path("given")
     with pytest.raises(ConfigError, match="--config FILE"):
         find_config(None)

@@ -307,7 +307,7 @@ class ScriptedBackend:
         except OSError as error:
             if connection.sock.fileno() >= 0:  # not when the test has ended meanwhile
                 self._failures.append(error)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again by check()
             self._failures.append(error)
         finally:
             connection.close()

@@ -24,13 +24,15 @@ class Wires:
 
     def tcp(self, *, buffers: int | None = None) -> tuple[Stream, socket.socket]:
         """A TCP connection over loopback; ``buffers`` bounds what the kernel holds on its way, in bytes."""
-        listener = socket.create_server(LOOPBACK)
+        listener = socket.socket()
+        listener.bind(LOOPBACK)
+        listener.listen()
         if buffers:
             listener.setsockopt(std.SOL_SOCKET, std.SO_RCVBUF, buffers)
         raw = RawSocket(std.AF_INET, std.SOCK_STREAM)
         if buffers:
             raw.setsockopt(std.SOL_SOCKET, std.SO_SNDBUF, buffers)
-        raw.connect(listener.getsockname())
+        raw.connect(listener.getsockname())  # the queue of the listener answers
         raw.setblocking(False)
         peer, _ = listener.accept()
         listener.close()

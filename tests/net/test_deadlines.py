@@ -117,7 +117,7 @@ class Swept(Deadlines):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(-1.0, 0.2), max_size=30), st.integers(0, 5))
+@given(st.lists(st.floats(-1.0, 0.03), max_size=30), st.integers(0, 5))
 def test_however_they_are_spread_every_one_expires_exactly_once(delays: list[float], skipped: int) -> None:
     """Also when the process was held up for more ticks than there are buckets."""
     sweep = Swept()

@@ -1,0 +1,52 @@
+"""A configuration without mistakes, as plain values: what the supervisor lives by.
+
+Reading and checking a configuration takes a schema library that would hold a third of the supervisor's memory for a
+few milliseconds of use, and its loop for as long. So it is done in a process of its own (:mod:`charon.config.reader`),
+which hands back a :class:`Settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from charon.config.registry import Target
+from charon.config.snapshot import ListenerSpec, LoggingSpec, ServiceSpec, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``file`` is where it was read from; all paths are absolute, ``registry_file`` is None where none is used.
+
+    ``static_services`` are those whose addresses the configuration gives. ``load_balancing`` holds the services that
+    are balanced otherwise than ``default_balancing``. ``workers`` is a number; ``drain_timeout`` is in seconds.
+    """
+
+    file: str
+    listeners: tuple[ListenerSpec, ...]
+    static_services: Mapping[str, tuple[Target, ...]]
+    default_balancing: str
+    load_balancing: Mapping[str, str]
+    registry_file: str | None
+    admin_socket: str
+    metrics_path: str
+    logging: LoggingSpec
+    workers: int
+    drain_timeout: float
+
+    def snapshot(self, services: Mapping[str, ServiceSpec], generation: int, instance_id: str) -> Snapshot:
+        """What workers are told, with ``services`` as they are resolved now. A service that is named and not among
+        them stays a name: its requests are answered with `unknown_service`."""
+        return Snapshot(
+            generation=generation,
+            listeners=self.listeners,
+            services={name: self._balanced(name, spec) for name, spec in services.items()},
+            logging=self.logging,
+            drain_timeout=self.drain_timeout,
+            admin_socket=self.admin_socket,
+            instance_id=instance_id,
+        )
+
+    def _balanced(self, name: str, spec: ServiceSpec) -> ServiceSpec:
+        wanted = self.load_balancing.get(name, self.default_balancing)
+        return spec if spec.load_balancing == wanted else replace(spec, load_balancing=wanted)
