@@ -70,6 +70,11 @@ def echo_server() -> Iterator[Program]:
         yield running
 
 
+def pytest_runtest_setup() -> None:
+    for process in harness.running:
+        process.new_test()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

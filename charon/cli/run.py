@@ -1,20 +1,18 @@
 """``charon run``: the supervisor, in the foreground."""
 
-from gevent import monkey
+import charon.net.patch  # noqa: F401 - before all others: they must import the patched standard library
 
-monkey.patch_all()
+# isort: split
+import argparse
 
-# Everything else may only be imported once the standard library is patched.
-import argparse  # noqa: E402
-
-from charon.admin.app import AdminApp, serve  # noqa: E402
-from charon.base.errors import StartError  # noqa: E402
+from charon.admin.app import AdminApp, serve
+from charon.base.errors import StartError
 from charon.config.files import find_config
 from charon.config.reader import read_settings
-from charon.config.settings import Settings  # noqa: E402
-from charon.daemon.supervisor import Service, Supervisor  # noqa: E402
-from charon.telemetry.events import EventLog  # noqa: E402
-from charon.telemetry.sink import LogSink  # noqa: E402
+from charon.config.settings import Settings
+from charon.daemon.supervisor import Service, Supervisor
+from charon.telemetry.events import EventLog
+from charon.telemetry.sink import LogSink
 
 
 def run(args: argparse.Namespace) -> int:

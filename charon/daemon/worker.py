@@ -1,22 +1,20 @@
 """A worker: one process of the data plane. Started anew by the supervisor as ``python -m charon.daemon.worker FD``."""
 
-from gevent import monkey
+import charon.net.patch  # noqa: F401 - before all others: they must import the patched standard library
 
-monkey.patch_all()
+# isort: split
+import gc
+import os
+import signal
+import sys
+from dataclasses import replace
+from time import monotonic
 
-# Everything else may only be imported once the standard library is patched.
-import gc  # noqa: E402
-import os  # noqa: E402
-import signal  # noqa: E402
-import sys  # noqa: E402
-from dataclasses import replace  # noqa: E402
-from time import monotonic  # noqa: E402
+import gevent
+from gevent.event import Event as Flag
 
-import gevent  # noqa: E402
-from gevent.event import Event as Flag  # noqa: E402
-
-from charon.base.names import Event, Metric  # noqa: E402
-from charon.config.snapshot import (  # noqa: E402
+from charon.base.names import Event, Metric
+from charon.config.snapshot import (
     EndpointSpec,
     ListenerSpec,
     LoggingSpec,
@@ -24,19 +22,20 @@ from charon.config.snapshot import (  # noqa: E402
     Snapshot,
     SocketAddress,
 )
-from charon.daemon.channel import Channel, ChannelClosed, Message  # noqa: E402
-from charon.net.accept import why  # noqa: E402
-from charon.net.tasks import names, spawn  # noqa: E402
-from charon.proxy.forward import METRICS_SERVICE  # noqa: E402
-from charon.proxy.http import HttpServer  # noqa: E402
-from charon.proxy.listener import Listener  # noqa: E402
-from charon.proxy.plane import DataPlane  # noqa: E402
-from charon.proxy.server import ProxyServer  # noqa: E402
-from charon.proxy.tcp import TcpServer  # noqa: E402
-from charon.telemetry.access_log import AccessLog  # noqa: E402
-from charon.telemetry.events import EventLog  # noqa: E402
-from charon.telemetry.metrics import WorkerMetrics  # noqa: E402
-from charon.telemetry.sink import LogSink  # noqa: E402
+from charon.daemon.channel import Channel, ChannelClosed, Message
+from charon.net.accept import why
+from charon.net.pool import MAX_IDLE_SECONDS
+from charon.net.tasks import names, spawn
+from charon.proxy.forward import METRICS_SERVICE
+from charon.proxy.http import HttpServer
+from charon.proxy.listener import Listener
+from charon.proxy.plane import DataPlane
+from charon.proxy.server import ProxyServer
+from charon.proxy.tcp import TcpServer
+from charon.telemetry.access_log import AccessLog
+from charon.telemetry.events import EventLog
+from charon.telemetry.metrics import WorkerMetrics
+from charon.telemetry.sink import LogSink
 
 SWEEP_SECONDS = 0.2
 """How often clients that left are looked for."""
@@ -62,6 +61,7 @@ class Worker:
         self.specs: dict[str, ListenerSpec] = {}
         self.servers: dict[str, ProxyServer] = {}
         self.retired: list[ProxyServer] = []
+        self.idle = MAX_IDLE_SECONDS
         self._drain_timeout = 30.0
         self._drain = Flag()
         self._accept_failed_at = 0.0
@@ -121,6 +121,7 @@ class Worker:
         )
         self.plane.apply(replace(snapshot, services={**snapshot.services, METRICS_SERVICE: admin}))
         self.specs = {spec.name: spec for spec in snapshot.listeners}
+        self.idle = min((spec.timeouts.idle for spec in snapshot.listeners), default=MAX_IDLE_SECONDS)
         for name, server in list(self.servers.items()):
             spec = self.specs.get(name)
             if spec is None:
@@ -162,7 +163,7 @@ class Worker:
                 continue
             next_report = now + REPORT_SECONDS
             for endpoint in self.plane.services.endpoints():
-                endpoint.pool.sweep(now)
+                endpoint.pool.sweep(now, self.idle)
             self.retired = [server for server in self.retired if server.connections]
             self._report(0)
 

@@ -50,7 +50,7 @@ class Pool:
         stream.idle_since = monotonic()
         self._idle.append(stream)
 
-    def sweep(self, now: float, idle_seconds: float = MAX_IDLE_SECONDS) -> None:
+    def sweep(self, now: float, idle_seconds: float) -> None:
         """Close what has been idle too long or is no longer quiet."""
         oldest = now - min(idle_seconds, MAX_IDLE_SECONDS)
         kept = []

@@ -40,6 +40,28 @@ class DeadlineExceeded(Exception):
     """A wait lasted longer than its patience, or went past the stream's cutoff."""
 
 
+class _Room:
+    """The wait for room to write. Its deadline is apart from the reader's: while a body goes up, its answer is awaited."""
+
+    __slots__ = ("deadline", "looked_at", "tick", "watcher")
+
+    def __init__(self, watcher: Any) -> None:
+        self.watcher = watcher
+        self.deadline = NEVER
+        self.looked_at = NEVER
+        self.tick = 0
+
+    def expire(self) -> None:
+        """Called by the sweep, in the hub."""
+        _throw(self.watcher, DeadlineExceeded())
+
+
+def _throw(watcher: Any, error: Exception) -> None:
+    """Make the wait on ``watcher``, if there is one now, raise ``error``. Only to be called in the hub."""
+    if watcher.active and watcher.callback is not None:
+        watcher.callback.__self__.throw(error)
+
+
 class Stream:
     """One connection. At most one greenlet may read and one may write at a time.
 
@@ -52,9 +74,9 @@ class Stream:
         "_hub",
         "_reader",
         "_recv",
+        "_room",
         "_send",
         "_turns",
-        "_writer",
         "closed",
         "cutoff",
         "deadline",
@@ -77,7 +99,7 @@ class Stream:
         self._send = sock.send
         # gevent's stubs do not know what a watcher offers.
         self._reader: Any = self._hub.loop.io(sock.fileno(), _READ)
-        self._writer: Any = None
+        self._room: _Room | None = None
         self._turns = 0
         self.received = 0
         self.sent = 0
@@ -106,7 +128,7 @@ class Stream:
             try:
                 data = self._recv(size)
             except BlockingIOError:
-                self._wait(self._reader, patience)
+                self._wait_to_read(patience)
                 self._turns = 0
                 continue
             self.received += len(data)
@@ -122,12 +144,12 @@ class Stream:
 
     def read_later(self, patience: float, size: int = READ_SIZE) -> bytes:
         """As :meth:`read`, for when nothing can be there yet: waits first, which saves a system call."""
-        self._wait(self._reader, patience)
+        self._wait_to_read(patience)
         return self.read(patience, size)
 
     def read_ready(self, patience: float) -> None:
         """Wait until a read would not (used by splice, which reads by itself)."""
-        self._wait(self._reader, patience)
+        self._wait_to_read(patience)
 
     def quiet(self) -> bool:
         """Whether the peer has sent nothing and not closed: the state of a connection that may be reused."""
@@ -176,9 +198,15 @@ class Stream:
 
     def write_ready(self, patience: float) -> None:
         """Wait until there is room to write."""
-        if self._writer is None:
-            self._writer = self._hub.loop.io(self.sock.fileno(), _WRITE)
-        self._wait(self._writer, patience)
+        room = self._room
+        if room is None:
+            room = self._room = _Room(self._hub.loop.io(self.sock.fileno(), _WRITE))
+        if self.fault is not None:
+            raise self.fault
+        room.deadline = min(monotonic() + patience, self.cutoff)
+        if room.deadline < room.looked_at:
+            self._deadlines.schedule(room)
+        self._hub.wait(room.watcher)
 
     def finish_writing(self) -> None:
         """Tell the peer that nothing more will be sent (half-close)."""
@@ -190,11 +218,11 @@ class Stream:
 
     # -- waiting ------------------------------------------------------------------------------------------------
 
-    def _wait(self, watcher: Any, patience: float) -> None:
+    def _wait_to_read(self, patience: float) -> None:
         if self.fault is not None:
             raise self.fault
         self._arm(patience)
-        self._hub.wait(watcher)
+        self._hub.wait(self._reader)
 
     def _arm(self, patience: float) -> None:
         deadline = monotonic() + patience
@@ -206,12 +234,12 @@ class Stream:
 
     def rearm(self, patience: float) -> None:
         """Give the read that another greenlet is waiting in a new patience, from now."""
-        if self._reader is not None and self._reader.active:
+        if self._reader.active:
             self._arm(patience)
 
     def expire(self) -> None:
-        """Called by the sweep, in the hub."""
-        self.throw(DeadlineExceeded())
+        """Called by the sweep, in the hub, when the wait to read has lasted too long."""
+        _throw(self._reader, DeadlineExceeded())
 
     def interrupt(self, error: Exception) -> None:
         """Make the wait on this stream raise ``error``, now or when it next begins."""
@@ -220,10 +248,10 @@ class Stream:
             self._hub.loop.run_callback(self.throw, error)
 
     def throw(self, error: Exception) -> None:
-        """Make the wait that is going on, if any, raise ``error``. Only to be called in the hub."""
-        for watcher in (self._reader, self._writer):
-            if watcher is not None and watcher.active and watcher.callback is not None:
-                watcher.callback.__self__.throw(error)
+        """Make the waits that are going on, if any, raise ``error``. Only to be called in the hub."""
+        _throw(self._reader, error)
+        if self._room is not None:
+            _throw(self._room.watcher, error)
 
     # -- closing ------------------------------------------------------------------------------------------------
 
@@ -236,9 +264,12 @@ class Stream:
             self._deadlines.forget(self)
         self._reader.stop()
         self._reader.close()
-        if self._writer is not None:
-            self._writer.stop()
-            self._writer.close()
+        room = self._room
+        if room is not None:
+            if room.looked_at != NEVER:
+                self._deadlines.forget(room)
+            room.watcher.stop()
+            room.watcher.close()
         self.sock.close()
 
     def reset(self) -> None:

@@ -95,29 +95,28 @@ def _forward(
     request = _request_bytes(connection, exchange, listener, service, body)
     tried: list[Endpoint] = []
     tries_left = _FURTHER_TRIES
-    fresh = False
-    failure: ExchangeFailed | None = None
+    endpoint = service.pick()
+    if endpoint is None:
+        raise ExchangeFailed(NO_ENDPOINT, service.name)
     while True:
-        endpoint = service.pick(tried)
-        if endpoint is None:
-            raise failure if failure is not None else ExchangeFailed(NO_ENDPOINT, service.name)
         exchange.endpoint = endpoint
         attempt = Attempt(connection, exchange, listener, endpoint, body)
         try:
-            attempt.run(request, fresh=fresh)
+            attempt.run(request, fresh=tries_left < _FURTHER_TRIES)
             return attempt.keep
         except ExchangeFailed as error:
-            failure = error
             if exchange.started or not may_retry(attempt.outcome(error.reason), tries_left):
                 raise
+            # A pooled connection that went stale says nothing about its endpoint; any other failure does.
+            if not attempt.reused:
+                tried.append(endpoint)
+            endpoint = service.pick(tried)
+            if endpoint is None:
+                raise
+            _tell(connection, exchange, error)
         tries_left -= 1
         exchange.retries += 1
-        # A pooled connection that went stale says nothing about its endpoint; any other failure does.
-        fresh = True
-        if not attempt.reused:
-            tried.append(endpoint)
         connection.server.plane.metrics.retry(_method(exchange))
-        _tell(connection, exchange, failure)
 
 
 def _request_bytes(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from gevent import monkey
+import charon.net.patch  # noqa: F401 - before all others
 
-if not monkey.is_module_patched("socket"):
-    monkey.patch_all()
-
+# isort: split
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -54,6 +54,7 @@ class CharonProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._log: list[LogLine] = []
         self._raw: list[str] = []
+        self._shown_from = 0
         self._changed = threading.Condition()
         self._ended = False
         self._reader: threading.Thread | None = None
@@ -246,9 +247,14 @@ class CharonProcess:
         """What it has written to standard error."""
         return self.stderr_path.read_text(errors="replace") if self.stderr_path.exists() else ""
 
+    def new_test(self) -> None:
+        """A test begins: reports show the log from here on."""
+        with self._changed:
+            self._shown_from = len(self._raw)
+
     def report(self) -> str:
-        """Log, standard error and config, for a failure report."""
-        parts = [self.config_path.read_text(), *self.raw_log()[-200:]]
+        """The log of the current test and standard error, for a failure report."""
+        parts = self.raw_log()[self._shown_from :][-100:]
         if self.stderr():
             parts.append(f"stderr: {self.stderr()}")
         return "\n".join(parts)
