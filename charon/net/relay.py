@@ -13,8 +13,6 @@ from fcntl import F_SETPIPE_SZ, fcntl
 from time import monotonic
 from typing import TypeVar
 
-from gevent import sleep
-
 from charon.base.errors import CLIENT_ABORT, IDLE_TIMEOUT, UPSTREAM_RESET, Reason
 from charon.net.stream import READ_SIZE, DeadlineExceeded, Stream
 from charon.net.tasks import spawn
@@ -25,8 +23,6 @@ PIPE_SIZE = 1 << 20
 _SPARE_PIPES = 16
 _FULL_READS_TO_SPLICE = 4
 _SMALL_MOVES_TO_COPY = 16
-_MOVES_PER_TURN = 32
-"""After so many moves others get their turn: two peers that are faster than this process never make it wait."""
 _MOVES_IN_A_ROW = 8
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
@@ -104,7 +100,6 @@ class _Direction:
 
     def run(self) -> None:
         lost = self.source_lost
-        moves = 0
         try:
             while True:
                 lost = self.source_lost
@@ -114,9 +109,6 @@ class _Direction:
                 lost = self.target_lost
                 self._give(data)
                 self.relay.last_byte = monotonic()
-                moves += 1
-                if not moves % _MOVES_PER_TURN:
-                    sleep(0)
             lost = self.target_lost
             self.target.finish_writing()
         except DeadlineExceeded:
@@ -170,12 +162,12 @@ class _Direction:
                 self._unless_other_moves(source.read_ready)
                 continue
             break
+        source.received += count
+        self.held = count  # before anything else can happen: a pipe that holds bytes must never serve another pair
         self.turns += 1
         if self.turns == _MOVES_IN_A_ROW:
             self.turns = 0
             source.give_way()
-        source.received += count
-        self.held = count
         if count < READ_SIZE:
             self.streak -= 1
         else:

@@ -41,7 +41,7 @@ class DeadlineExceeded(Exception):
 
 
 class _Room:
-    """The wait for room to write. Its deadline is apart from the reader's: while a body goes up, its answer is awaited."""
+    """The wait for room to write. Its deadline is not the reader's: while a body goes up, its answer is awaited."""
 
     __slots__ = ("deadline", "looked_at", "tick", "watcher")
 

@@ -55,6 +55,7 @@ class CharonProcess:
         self._log: list[LogLine] = []
         self._raw: list[str] = []
         self._shown_from = 0
+        self._marks = 0
         self._changed = threading.Condition()
         self._ended = False
         self._reader: threading.Thread | None = None
@@ -192,8 +193,20 @@ class CharonProcess:
         with self._changed:
             return list(self._raw)
 
-    def mark(self) -> int:
-        """The place in the log now, as ``since`` of :meth:`wait_for_event`."""
+    def mark(self, listener: str | None = None) -> int:
+        """The place in the log now, as ``since`` of :meth:`wait_for_event`.
+
+        Workers write their lines a moment after the fact. With an HTTP ``listener``, all lines of earlier requests
+        are waited for (one worker only).
+        """
+        if listener is not None:
+            self._marks += 1
+            path = f"/mark-{self._marks}"
+            with socket.create_connection(("127.0.0.1", self.port(listener)), PATIENCE) as connection:
+                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+                while connection.recv(65_536):
+                    pass
+            self.wait_for_event("http_request", path=path)
         with self._changed:
             return len(self._log)
 

@@ -88,9 +88,9 @@ def test_refused_is_told_with_the_address() -> None:
     assert caught.value.detail == f"[::1]:{address.port}: Connection refused"
 
 
-def test_the_last_failure_is_the_one_that_is_told(tmp_path: Path) -> None:
+def test_the_failure_of_the_preferred_candidate_is_the_one_that_is_told(tmp_path: Path) -> None:
     with pytest.raises(ExchangeFailed) as caught:
-        dial([refused(), SocketAddress(str(tmp_path / "nobody"), 0)], PATIENT)
+        dial([SocketAddress(str(tmp_path / "nobody"), 0), refused()], PATIENT)
     assert caught.value.reason is CONNECT_FAILED
     assert caught.value.detail == f"{tmp_path}/nobody: No such file or directory"
 

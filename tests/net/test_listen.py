@@ -76,9 +76,9 @@ def test_an_ipv6_address_takes_ipv6_only() -> None:
         assert bound_address(sockets[0]) == f"[::1]:{port_of(sockets)}"
 
 
-def test_listening_sockets_are_not_inherited_by_chance() -> None:
+def test_listening_sockets_neither_block_nor_are_inherited_by_chance() -> None:
     with listening("127.0.0.1:0") as sockets:
-        assert not sockets[0].get_inheritable()
+        assert not os.get_inheritable(sockets[0].fileno())
         assert not sockets[0].getblocking()
 
 

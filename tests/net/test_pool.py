@@ -66,7 +66,7 @@ def test_no_setting_keeps_one_longer_than_upstreams_commonly_do(three: tuple[Poo
 def test_the_sweep_closes_what_is_no_longer_quiet(three: tuple[Pool, list[Stream], list]) -> None:
     pool, streams, peers = three
     peers[1].close()
-    pool.sweep(streams[2].idle_since)
+    pool.sweep(streams[2].idle_since, idle_seconds=30.0)
     assert [stream.closed for stream in streams] == [False, True, False]
 
 

@@ -262,6 +262,26 @@ def test_reset_after_the_peers_own_reset_just_closes(wires: Wires) -> None:
     assert stream.closed
 
 
+def test_a_peer_that_always_has_more_does_not_keep_the_loop(wires: Wires) -> None:
+    stream, _ = wires.unix()
+    stream._recv = lambda size: b"more"
+    others: list[str] = []
+    spawn("somebody else", others.append, "had a turn")
+    for _ in range(1000):
+        assert stream.read(PATIENT) == b"more"
+    assert others
+
+
+def test_reading_and_writing_have_deadlines_of_their_own(wires: Wires) -> None:
+    stream, _ = wires.tcp(buffers=4096)
+    writing = spawn("writer", stream.write, bytes(10_000_000), PATIENT)
+    until(lambda: stream.sent > 0)
+    with pytest.raises(DeadlineExceeded):
+        stream.read(SOON)
+    assert not writing.ready()  # the reader's short patience is not the writer's
+    writing.kill()
+
+
 def test_repr_tells_the_state(wires: Wires) -> None:
     stream, _ = wires.tcp()
     assert repr(stream) == f"<Stream fd {stream.sock.fileno()} received=0 sent=0>"

@@ -1,0 +1,115 @@
+"""Many connections, the limit on them, and a process that runs out of descriptors."""
+
+from __future__ import annotations
+
+import resource
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartCharon
+from tests.harness.backends import Program
+from tests.harness.charon import CharonProcess, descriptors, sample, total
+from tests.harness.client import RawClient
+
+
+def tcp(echo_server: Program, **settings: object) -> tuple[dict[str, object], dict[str, str]]:
+    listener = {"name": "echo", "address": "127.0.0.1:0", "target_service_name": "echo", **settings}
+    return {"protocol": "tcp", "listeners": [listener]}, {"echo": echo_server.address}
+
+
+def echoes(client: RawClient, message: bytes = b"still here") -> bool:
+    client.send(message)
+    return client.recv_exactly(len(message)) == message
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])
+    return ticks / 100  # USER_HZ, the same on every Linux (proc(5))
+
+
+def answers_within(client: RawClient, seconds: float) -> bool:
+    client.sock.settimeout(seconds)
+    try:
+        return client.recv(1) != b""
+    except TimeoutError:
+        return False
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_five_hundred_connections_at_once(start_charon: StartCharon, echo_server: Program, workers: int) -> None:
+    config, registry = tcp(echo_server)
+    charon = start_charon(config, registry, workers=workers)
+    before = [len(descriptors(pid)) for pid in charon.worker_pids()]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(charon.port())) for _ in range(500)]
+        assert all(echoes(client, b"client %d" % number) for number, client in enumerate(clients))
+        metrics = charon.metrics()
+        assert sample(metrics, "charon_listener_connections", listener="echo") == 500
+    charon.wait_for_events("tcp_connection", 500)
+    assert sample(charon.metrics(), "charon_listener_connections", listener="echo") == 0
+    assert total(charon.metrics(), "charon_tcp_connections_total", outcome="ok") == 500
+    assert [len(descriptors(pid)) for pid in charon.worker_pids()] == before
+
+
+def test_connections_over_the_limit_wait_their_turn(start_charon: StartCharon, echo_server: Program) -> None:
+    config, registry = tcp(echo_server, limits={"max_connections": 3})
+    charon = start_charon(config, registry)
+    with ExitStack() as stack:
+        first = [stack.enter_context(RawClient(charon.port())) for _ in range(3)]
+        assert all(echoes(client) for client in first)
+        waiting = stack.enter_context(RawClient(charon.port()))  # the kernel answers; Charon has not taken it yet
+        waiting.send(b"let me in")
+        assert not answers_within(waiting, 0.3)
+        assert sample(charon.metrics(), "charon_listener_connections", listener="echo") == 3
+        first[0].close()
+        waiting.sock.settimeout(10)
+        assert waiting.recv_exactly(9) == b"let me in"
+        assert all(echoes(client) for client in first[1:])
+
+
+def test_out_of_descriptors_accepting_pauses_and_recovers(start_charon: StartCharon, echo_server: Program) -> None:
+    config, registry = tcp(echo_server)
+    charon = start_charon(config, registry)
+    (worker,) = charon.worker_pids()
+    with ExitStack() as stack:
+        held = [stack.enter_context(RawClient(charon.port()))]
+        assert echoes(held[0])
+        limit = len(descriptors(worker)) + 20
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit, limit))
+        held += [stack.enter_context(RawClient(charon.port())) for _ in range(60)]
+        mark = charon.mark()
+        charon.wait_for_event("accept_failed", listener="echo", error="Too many open files")
+        # From one complaint to the next it may neither spin nor complain more often than once a second.
+        cpu = cpu_seconds(worker)
+        lines = charon.wait_for_events("accept_failed", 3)
+        assert cpu_seconds(worker) - cpu < 0.5
+        seconds = [float(line["timestamp"][17:-1]) for line in lines]
+        assert all((later - earlier) % 60 >= 0.95 for earlier, later in zip(seconds, seconds[1:], strict=False))
+        assert sample(charon.metrics(), "charon_listener_accept_errors_total", listener="echo") > 3
+        assert echoes(held[0]), "connections that are there go on"
+        assert not [line for line in charon.log_lines()[mark:] if line["message"] == "internal_error"]
+        for client in held[1:]:
+            client.close()
+        client = stack.enter_context(RawClient(charon.port()))
+        assert echoes(client), "with descriptors free again, new connections are taken"
+    assert charon.worker_pids() == [worker]
+
+
+def test_started_with_few_descriptors_it_serves_as_many_as_it_can(
+    start_charon: StartCharon, echo_server: Program
+) -> None:
+    config, registry = tcp(echo_server)
+    charon: CharonProcess = start_charon(config, registry, prefix=["prlimit", "--nofile=64:64"])
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(charon.port())) for _ in range(200)]
+        assert echoes(clients[0])
+        # What is refused for want of a descriptor to dial with is closed and told; what waits to be accepted waits.
+        charon.wait_for_log(
+            lambda lines: any(line["message"] == "accept_failed" or line.get("reason") == "local_limit" for line in lines)
+        )
+    with RawClient(charon.port()) as client:
+        assert echoes(client)
