@@ -29,6 +29,21 @@ def start_charon(tmp_path: Path) -> Iterator[StartCharon]:
         yield start
 
 
+@pytest.fixture
+def make_charon(tmp_path: Path) -> Iterator[StartCharon]:
+    """As ``start_charon``, but not running yet: the test itself calls ``start``, perhaps to see it fail."""
+    with ExitStack() as stack:
+
+        def make(config: dict[str, Any] | str, registry: dict[str, Any] | None = None, **how: Any) -> CharonProcess:
+            folder = tmp_path / f"charon-{len(list(tmp_path.iterdir()))}"
+            folder.mkdir()
+            charon = CharonProcess(folder, config, registry, **how)
+            stack.callback(charon.end)
+            return charon
+
+        yield make
+
+
 @pytest.fixture(scope="module")
 def start_shared_charon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartCharon]:
     """As ``start_charon``, for one that all tests of the file share."""

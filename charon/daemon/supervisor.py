@@ -141,6 +141,11 @@ class Supervisor:
     def _finish(self) -> None:
         """Stop accepting, let the workers finish within the drain timeout, and clear up."""
         self.draining = True
+        # First of all, so that nobody is queued whom no worker will take: theirs are the last copies from here on.
+        for sockets in self._sockets.values():
+            for sock in sockets:
+                remove(sock)
+        self._sockets = {}
         if self._slots:
             timeout = self.settings.drain_timeout
             self.events.info(Event.SHUTTING_DOWN, drain_timeout=timeout)
@@ -151,9 +156,6 @@ class Supervisor:
             for worker in self._slots:
                 worker.kill()
             gevent.wait(everyone, timeout=2.0)
-        for sockets in self._sockets.values():
-            for sock in sockets:
-                remove(sock)
         if self._admin is not None:
             self._admin.stop(timeout=1.0)
         self.events.info(Event.STOPPED)

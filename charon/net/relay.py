@@ -73,6 +73,14 @@ class Relay:
         finally:
             copier.kill()
 
+    def notice_departure(self) -> None:
+        """End when the client has reset while the upstream does not read: no copier is looking at it then.
+
+        An upstream that resets is not looked for: what it sent before is the client's, and is passed on first.
+        """
+        if self.upstream.write_stalls() and self.client.reset_by_peer():
+            self.end(CLIENT_ABORT, "reset while the upstream does not read")
+
     def end(self, reason: Reason, detail: str) -> None:
         """Note why the relay ends (the first reason counts) and stop both directions."""
         if self.reason is None:

@@ -7,6 +7,7 @@ Trust: hands on whatever the peer sent; nothing here looks at it.
 
 from __future__ import annotations
 
+import select
 import socket as std
 import struct
 from _socket import socket as RawSocket
@@ -17,6 +18,7 @@ from typing import Any
 
 import gevent
 from gevent import get_hub
+from gevent.monkey import get_original
 
 from charon.net.deadlines import NEVER, deadlines
 
@@ -25,6 +27,7 @@ TURNS = 16
 """Reads in a row that find bytes waiting before other connections get their turn."""
 _READ, _WRITE = 1, 2
 _PEEK = std.MSG_PEEK | std.MSG_DONTWAIT
+_poll = get_original("select", "poll")  # asked with no time to wait: nothing to cooperate about
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -170,6 +173,12 @@ class Stream:
         except OSError:
             return Peer.RESET
 
+    def reset_by_peer(self) -> bool:
+        """Whether the peer has reset the connection, even with bytes left to read. Takes nothing."""
+        look = _poll()
+        look.register(self.sock.fileno(), 0)
+        return any(happened & select.POLLERR for _, happened in look.poll(0))
+
     # -- writing ------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | memoryview | bytearray, patience: float) -> None:
@@ -207,6 +216,11 @@ class Stream:
         if room.deadline < room.looked_at:
             self._deadlines.schedule(room)
         self._hub.wait(room.watcher)
+
+    def write_stalls(self) -> bool:
+        """Whether a write is waiting for room at this moment."""
+        room = self._room
+        return room is not None and bool(room.watcher.active)
 
     def finish_writing(self) -> None:
         """Tell the peer that nothing more will be sent (half-close)."""

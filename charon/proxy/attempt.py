@@ -86,7 +86,7 @@ class Attempt:
         endpoint = self.endpoint
         stream = None if fresh else endpoint.pool.take()
         if stream is None:
-            stream = endpoint.dial(self.listener.timeouts.connect)
+            stream = self._dial()
         else:
             self.reused = True
             endpoint.metrics.pool_reused += 1
@@ -99,6 +99,8 @@ class Attempt:
             self._send(stream, request)
             response, rest = self._read_head(stream)
             if response.status == 101:
+                if self.upload is not None and not self.upload.done:
+                    raise ExchangeFailed(UPSTREAM_MALFORMED, "switches protocols before it has the whole request")
                 self._tunnel(stream, response, rest)
             else:
                 reusable = self._pass_on(stream, response, rest)
@@ -110,6 +112,16 @@ class Attempt:
                 endpoint.pool.put(stream)
             else:
                 stream.close()
+
+    def _dial(self) -> Stream:
+        """A new connection, within what is left of the exchange's time. Raises ExchangeFailed."""
+        timeout = min(self.listener.timeouts.connect, self.exchange.cutoff - monotonic())
+        if timeout <= 0:
+            raise self._late(REQUEST_DEADLINE, "")
+        try:
+            return self.endpoint.dial(timeout)
+        except ExchangeFailed as failure:
+            raise self._late(failure.reason, failure.detail) from None
 
     def outcome(self, reason: Reason) -> TryOutcome:
         """How this try failed, for the decision on another one."""
@@ -206,7 +218,7 @@ class Attempt:
         head = exchange.head
         assert head is not None
         reader = BodyReader(stream, response.body, rest, UPSTREAM_MALFORMED, self.listener.head_limits)
-        uploaded = self.upload is None or self.upload.done
+        uploaded = (self.body is None or self.body.done) and (self.upload is None or self.upload.done)
         chunked = response.body < 0 and head.version == 11
         to_close = response.body < 0 and not chunked
         self.keep = head.keep_alive and uploaded and not to_close and not self.connection.server.plane.draining
@@ -284,6 +296,8 @@ class Attempt:
         self._to_client(serialize_response(response, 11, b"", extra) + rest)
         received, sent = self.client.received, self.client.sent
         early, connection.buffer = connection.buffer, b""
+        if self.body is not None:
+            early, self.body.leftover = self.body.leftover, b""  # then the buffer went to the body's reader
         if early:
             stream.write(early, idle)
         relay = Relay(self.client, stream, idle)
@@ -293,6 +307,8 @@ class Attempt:
         exchange.bytes_out += len(rest) + self.client.sent - sent
         if relay.reason is not None:
             exchange.fail(relay.reason, relay.detail)
+            stream.reset()  # an orderly end would tell either side that it has everything
+            self.client.reset()
 
 
 def _framing(response: ResponseHead, chunked: bool) -> bytes:

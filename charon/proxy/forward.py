@@ -13,6 +13,7 @@ from charon.base.errors import (
     NO_ROUTE,
     UNKNOWN_SERVICE,
     BadMessage,
+    Blame,
     ExchangeFailed,
 )
 from charon.base.names import Event
@@ -158,7 +159,9 @@ def _answer_failure(connection: HttpConnection, exchange: Exchange, body: BodyRe
         return False
     head = exchange.head
     assert head is not None
-    keep = head.keep_alive and (body is None or body.done) and not connection.server.plane.draining
+    # After a request that broke the rules nothing more is taken from its client, even where all of it was read.
+    keep = head.keep_alive and reason.blame is not Blame.CLIENT and (body is None or body.done)
+    keep = keep and not connection.server.plane.draining
     answer = local_answer(reason, version=head.version, keep_alive=keep, head_only=head.method == b"HEAD")
     return connection.answer(exchange, answer) and keep
 

@@ -115,3 +115,8 @@ class TcpServer(ProxyServer):
             connection.handle()
         finally:
             self.ended(connection)
+
+    def sweep(self, now: float) -> None:
+        for connection in tuple(self.connections):
+            if connection.relay is not None:
+                connection.relay.notice_departure()

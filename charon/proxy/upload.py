@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from gevent import Greenlet
 
 from charon.base.errors import (
     BODY_TOO_LARGE,
     CLIENT_ABORT,
     CLIENT_TOO_SLOW,
+    REQUEST_DEADLINE,
     UPSTREAM_IDLE,
     BadMessage,
     ExchangeFailed,
@@ -66,14 +69,13 @@ class Upload:
             if piece:
                 self.upstream.write(piece, self._timeout)
         except DeadlineExceeded:
-            raise ExchangeFailed(UPSTREAM_IDLE, f"took nothing of the body for {self._timeout:g} s") from None
+            raise self._late(UPSTREAM_IDLE, f"took nothing of the body for {self._timeout:g} s") from None
         if last:
             self.done = True
             self.upstream.rearm(self._patience)
         return not last
 
     def _next(self) -> bytes:
-        reason: Reason
         try:
             return self._body.next(self._timeout)
         except BodyTruncated:
@@ -81,7 +83,13 @@ class Upload:
         except OSError as error:
             reason, detail = CLIENT_ABORT, str(error)
         except DeadlineExceeded:
-            reason, detail = CLIENT_TOO_SLOW, f"no byte of the body for {self._timeout:g} s"
+            raise self._late(CLIENT_TOO_SLOW, f"no byte of the body for {self._timeout:g} s") from None
         except BadMessage as bad:
             reason, detail = bad.reason, bad.detail
         raise ExchangeFailed(reason, detail)
+
+    def _late(self, reason: Reason, detail: str) -> ExchangeFailed:
+        """What a missed deadline means: the exchange's own, when that has passed, else ``reason``."""
+        if monotonic() >= self._body.stream.cutoff:
+            return ExchangeFailed(REQUEST_DEADLINE, "the whole request took too long")
+        return ExchangeFailed(reason, detail)

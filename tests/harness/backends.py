@@ -129,7 +129,7 @@ class Connection:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         self.sock.sendall(data)
 
     def send_chunk(self, data: bytes) -> None:
@@ -152,7 +152,7 @@ Script = Callable[[Connection], None]
 
 def _headers(lines: list[str]) -> Headers:
     pairs = (line.partition(":") for line in lines)
-    return [(name, value.strip()) for name, _, value in pairs]
+    return [(name, value.strip(" \t")) for name, _, value in pairs]
 
 
 def reset(sock: socket.socket) -> None:
@@ -262,12 +262,13 @@ class ScriptedBackend:
             _shut(connection.sock)
         for thread in self._threads:
             thread.join(PATIENCE)
-        assert not any(thread.is_alive() for thread in self._threads), "a script does not end"
+        stuck = [thread for thread in self._threads if thread.is_alive()]
         self.connections.clear()
         self.requests.clear()
         self._threads.clear()
         self.script = answering(http_response(200, b"hello"))
         self.check()
+        assert not stuck, "a script does not end"
 
     def check(self) -> None:
         """Raise what a script has raised."""

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +31,7 @@ class CharonProcess:
     ``config`` is a mapping or the text of config.yaml; ``registry`` a mapping ``{service: address(es)}``, written as
     registry.yaml beside it, or None for no registry file. An admin socket and, in a mapping, ``workers`` are filled in
     where the config has none. The files are written when the object is made; ``with`` or :meth:`start` runs it.
+    ``prefix`` is a command that runs it: ``["prlimit", "--nofile=64"]``.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class CharonProcess:
         *,
         workers: int = 1,
         env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.folder = tmp_path
         self.config_path = tmp_path / "config.yaml"
@@ -51,6 +53,7 @@ class CharonProcess:
         self.admin_socket = self._socket_folder / "admin.sock"
         self.workers = workers
         self._env = env or {}
+        self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
         self._log: list[LogLine] = []
         self._raw: list[str] = []
@@ -101,7 +104,7 @@ class CharonProcess:
         """Run ``charon run``; with ``wait``, until it serves."""
         self._socket_folder.mkdir(exist_ok=True)
         running.append(self)
-        command = [sys.executable, "-m", "charon", "run", "--config", str(self.config_path)]
+        command = [*self._prefix, sys.executable, "-m", "charon", "run", "--config", str(self.config_path)]
         with self.stderr_path.open("ab") as stderr:
             self._process = subprocess.Popen(
                 command,

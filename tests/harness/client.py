@@ -52,12 +52,13 @@ class RawClient:
     """One connection to ``port`` on this machine, or to a Unix socket."""
 
     def __init__(self, port: int | str, *, host: str = "127.0.0.1", receive_buffer: int | None = None) -> None:
-        unix = isinstance(port, str)
+        where = port if isinstance(port, str) else (host, port)
+        unix = isinstance(where, str)
         self.sock = socket.socket(socket.AF_UNIX if unix else socket.AF_INET6 if ":" in host else socket.AF_INET)
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(PATIENCE)
-        self.sock.connect(port if unix else (host, port))
+        self.sock.connect(where)
         if not unix:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
@@ -185,7 +186,7 @@ class RawClient:
         except (Broken, ConnectionError) as error:
             partial = error.partial if isinstance(error, Broken) else b""
             raise Broken(str(error), bytes(body) + partial) from error
-        return bytes(body), [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        return bytes(body), [(name, value.strip(" \t")) for name, _, value in (line.partition(":") for line in lines)]
 
     def _read_to_end(self) -> bytes:
         body = bytearray()

@@ -214,3 +214,28 @@ def test_no_copier_is_left_behind(join: Join) -> None:
 
 def test_a_pipe_is_asked_to_hold_a_megabyte() -> None:
     assert PIPE_SIZE == 1 << 20
+
+
+def test_a_client_that_resets_while_the_upstream_does_not_read_is_noticed_by_the_sweep(join: Join) -> None:
+    joined = join(buffers=8192)
+    sending = spawn("sender", joined.client.sendall, bytes(50_000_000))
+    until(joined.relay.upstream.write_stalls)
+    joined.relay.notice_departure()
+    gevent.sleep(0.01)
+    assert not joined.running.ready()
+    sending.kill()
+    reset(joined.client)
+    joined.relay.notice_departure()
+    assert joined.finish().reason is CLIENT_ABORT
+
+
+def test_what_an_upstream_sent_before_its_reset_is_passed_on(join: Join) -> None:
+    joined = join(buffers=8192)
+    data = os.urandom(200_000)
+    sending = spawn("sender", joined.server.sendall, data)
+    until(joined.relay.client.write_stalls)
+    joined.relay.notice_departure()
+    got = b"".join(joined.client.recv(65_536) for _ in range(2))
+    assert data.startswith(got)
+    assert not joined.running.ready()
+    sending.kill()

@@ -24,13 +24,17 @@ class Case:
 
     name: str
     data: bytes
-    verdict: dict[str, Any]
+    verdict: Any
 
     def __str__(self) -> str:
         return self.name
 
 
-def load(kind: str, verdict: str) -> Iterator[Case]:
+def load(kind: str, verdict: str) -> list[Case]:
+    return list(read(kind, verdict))
+
+
+def read(kind: str, verdict: str) -> Iterator[Case]:
     for path in sorted((FOLDER / kind).glob("*.yaml")):
         spec = yaml.safe_load(path.read_text())
         raw = path.with_suffix(".http")

@@ -43,6 +43,7 @@ def charon(start_shared_charon: StartCharon, shared_backend: ScriptedBackend, si
                 listener("silent", "silent", connect="200ms"),
                 listener("slow-head", response_headers="200ms"),
                 listener("deadline", request="300ms"),
+                listener("silent-deadline", "silent", request="300ms"),
                 listener("idle", idle="200ms"),
                 listener("client-header", client_header="200ms"),
             ]
@@ -68,9 +69,9 @@ def expect_error(response: Response, status: int, reason: str) -> None:
     assert response.get("Content-Type") == "text/plain; charset=utf-8"
 
 
-def access_line(charon: CharonProcess, since: int, **fields: object) -> LogLine:
-    """The only access line since ``since``."""
-    line = charon.wait_for_event("http_request", since=since, **fields)
+def access_line(charon: CharonProcess, since: int, path: str = "") -> LogLine:
+    """The only access line since ``since``; that of a request without a valid head has no path."""
+    line = charon.wait_for_event("http_request", since=since, path=path)
     assert len([line for line in charon.log_lines()[since:] if line["message"] == "http_request"]) == 1
     return line
 
@@ -246,6 +247,16 @@ BROKEN = {
 }
 
 
+def read_rest(client: RawClient, head: Response, data: bytes) -> None:
+    """Read to the end as a careful client: raises unless the body, which begins with ``data``, is whole."""
+    data += client.read_until_close()
+    length = head.get("Content-Length")
+    if length is not None and len(data) < int(length):
+        raise Broken("shorter than its length", data)
+    if head.get("Transfer-Encoding") is not None and not data.endswith(b"0\r\n\r\n"):
+        raise Broken("no last chunk", data)
+
+
 # A body until close has no other end than a close; only a reset breaks it.
 WAYS = [(name, how) for name in BROKEN for how in ("close", "reset") if (name, how) != ("until close", "close")]
 
@@ -273,16 +284,7 @@ def test_a_broken_answer_never_looks_complete(
         data = client.recv()
         arrived.set()
         with pytest.raises((Broken, ConnectionError)):
-            while True:
-                piece = client.recv()
-                if not piece:
-                    break
-                data += piece
-            length = head.get("Content-Length")
-            if length is not None and len(data) < int(length):
-                raise Broken("shorter than its length", data)
-            if head.get("Transfer-Encoding") is not None and not data.endswith(b"0\r\n\r\n"):
-                raise Broken("no last chunk", data)
+            read_rest(client, head, data)
     line = access_line(charon, mark, path="/broken")
     assert (line["status"], line["reason"], line["size_bytes"]) == (200, "upstream_truncated", 7)
 
@@ -385,6 +387,45 @@ def test_an_answer_that_does_not_come_is_504(
     line = charon.wait_for_event("http_request", since=mark, path="/slow")
     assert (line["status"], line["reason"], line["retries"]) == (504, reason, 0)
     assert charon.wait_for_event("upstream_error", since=mark)["reason"] == reason
+
+
+def test_the_deadline_of_a_request_holds_while_connecting(charon: CharonProcess) -> None:
+    mark = charon.mark("refused")
+    with RawClient(charon.port("silent-deadline")) as client:
+        expect_error(client.get("/connecting"), 504, "request_deadline")
+    line = access_line(charon, mark, path="/connecting")
+    assert line["latency_ms"] < 4000, "the connect timeout alone is 5 s"
+
+
+def test_the_deadline_of_a_request_holds_while_its_body_stalls(charon: CharonProcess, backend: ScriptedBackend) -> None:
+    backend.serve(http_response(200))
+    for _ in range(5):
+        with RawClient(charon.port("deadline")) as client:
+            client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\npartial")
+            expect_error(client.read_response(), 504, "request_deadline")
+            assert client.ended()
+    assert not backend.requests
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_left(charon: CharonProcess, backend: ScriptedBackend) -> None:
+    left = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.read_request()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        try:
+            while True:
+                connection.send(bytes(65_536))
+        except ConnectionError:
+            left.set()
+
+    backend.script = script
+    mark = charon.mark("refused")
+    with RawClient(charon.port("idle"), receive_buffer=4096) as client:
+        client.request("GET /untaken")
+        wait(left)
+        line = access_line(charon, mark, path="/untaken")
+    assert (line["status"], line["reason"]) == (200, "client_too_slow")
 
 
 def test_a_response_head_that_trickles_is_504(charon: CharonProcess, backend: ScriptedBackend) -> None:
@@ -500,7 +541,7 @@ def test_an_idle_connection_is_closed_without_a_word(
     assert len(lines) == requests + 1
 
 
-# -- an error answer and the connection it travels on -------------------------------------------------------------------
+# -- an error answer and its connection -------------------------------------------------------------------
 
 
 def test_an_error_answer_to_head_has_no_body(charon: CharonProcess) -> None:

@@ -47,7 +47,9 @@ def wait(event: threading.Event) -> None:
 # -- interim answers ----------------------------------------------------------------------------------------------
 
 
-def test_the_100_of_the_upstream_is_relayed_before_the_body_is_sent(client: RawClient, backend: ScriptedBackend) -> None:
+def test_the_100_of_the_upstream_is_relayed_before_the_body_is_sent(
+    client: RawClient, backend: ScriptedBackend
+) -> None:
     seen: list[str | None] = []
 
     def script(connection: Connection) -> None:
@@ -201,7 +203,9 @@ def held_up(sender: Connection | RawClient, data: bytes) -> int:
     return sent
 
 
-def test_a_slow_client_holds_up_its_upstream_not_charons_memory(charon: CharonProcess, backend: ScriptedBackend) -> None:
+def test_a_slow_client_holds_up_its_upstream_not_charons_memory(
+    charon: CharonProcess, backend: ScriptedBackend
+) -> None:
     body = BIG * 4
     sent: list[int] = []
     stopped = threading.Event()
@@ -226,7 +230,9 @@ def test_a_slow_client_holds_up_its_upstream_not_charons_memory(charon: CharonPr
     assert resident_bytes(pid) - before < 4 << 20
 
 
-def test_a_slow_upstream_holds_up_its_client_not_charons_memory(charon: CharonProcess, backend: ScriptedBackend) -> None:
+def test_a_slow_upstream_holds_up_its_client_not_charons_memory(
+    charon: CharonProcess, backend: ScriptedBackend
+) -> None:
     body = BIG * 4
     go_on = threading.Event()
     sums: list[str] = []
@@ -423,7 +429,9 @@ def test_a_client_may_half_close_while_its_answer_streams(client: RawClient, bac
     assert client.ended()
 
 
-def test_a_client_that_breaks_off_its_upload_breaks_the_request(charon: CharonProcess, backend: ScriptedBackend) -> None:
+def test_a_client_that_breaks_off_its_upload_breaks_the_request(
+    charon: CharonProcess, backend: ScriptedBackend
+) -> None:
     ends: list[bool] = []
     ended = threading.Event()
 
