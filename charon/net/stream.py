@@ -75,6 +75,7 @@ class Stream:
     __slots__ = (
         "_deadlines",
         "_hub",
+        "_look",
         "_reader",
         "_recv",
         "_room",
@@ -103,6 +104,7 @@ class Stream:
         # gevent's stubs do not know what a watcher offers.
         self._reader: Any = self._hub.loop.io(sock.fileno(), _READ)
         self._room: _Room | None = None
+        self._look: Any = None
         self._turns = 0
         self.received = 0
         self.sent = 0
@@ -132,7 +134,6 @@ class Stream:
                 data = self._recv(size)
             except BlockingIOError:
                 self._wait_to_read(patience)
-                self._turns = 0
                 continue
             self.received += len(data)
             self._turns += 1
@@ -147,8 +148,23 @@ class Stream:
 
     def read_later(self, patience: float, size: int = READ_SIZE) -> bytes:
         """As :meth:`read`, for when nothing can be there yet: waits first, which saves a system call."""
-        self._wait_to_read(patience)
-        return self.read(patience, size)
+        # Written out, not called: it is run twice for every request.
+        if self.fault is not None:
+            raise self.fault
+        deadline = monotonic() + patience
+        if deadline > self.cutoff:
+            deadline = self.cutoff
+        self.deadline = deadline
+        if deadline < self.looked_at:
+            self._deadlines.schedule(self)
+        self._turns = 0
+        self._hub.wait(self._reader)
+        try:
+            data = self._recv(size)
+        except BlockingIOError:
+            return self.read(patience, size)
+        self.received += len(data)
+        return data
 
     def read_ready(self, patience: float) -> None:
         """Wait until a read would not (used by splice, which reads by itself)."""
@@ -156,13 +172,11 @@ class Stream:
 
     def quiet(self) -> bool:
         """Whether the peer has sent nothing and not closed: the state of a connection that may be reused."""
-        try:
-            self._recv(1, _PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        look = self._look
+        if look is None:
+            look = self._look = _poll()
+            look.register(self.sock.fileno(), select.POLLIN)
+        return not look.poll(0)
 
     def peer(self) -> Peer:
         """Whether the peer has closed its side, with nothing left to read, or reset the connection. Reads nothing."""
@@ -236,6 +250,7 @@ class Stream:
         if self.fault is not None:
             raise self.fault
         self._arm(patience)
+        self._turns = 0
         self._hub.wait(self._reader)
 
     def _arm(self, patience: float) -> None:

@@ -15,6 +15,7 @@ from charon.base.errors import (
     UPSTREAM_RESET,
     UPSTREAM_TRUNCATED,
     BadMessage,
+    Blame,
     ExchangeFailed,
     Reason,
 )
@@ -217,7 +218,6 @@ class Attempt:
         exchange = self.exchange
         head = exchange.head
         assert head is not None
-        reader = BodyReader(stream, response.body, rest, UPSTREAM_MALFORMED, self.listener.head_limits)
         uploaded = (self.body is None or self.body.done) and (self.upload is None or self.upload.done)
         chunked = response.body < 0 and head.version == 11
         to_close = response.body < 0 and not chunked
@@ -229,29 +229,39 @@ class Attempt:
             extra += b"Connection: keep-alive\r\n"
         exchange.status = response.status
         out = serialize_response(response, head.version, _framing(response, chunked), extra)
+        # A client that was told to close after an unfinished upload is not read from any more; neither is the upstream.
+        reusable = response.keep_alive and uploaded
+        if response.body == len(rest):  # all of it has come along with the head, as most answers do
+            exchange.started = True
+            self._to_client(out + rest)
+            exchange.bytes_out = len(rest)
+            return reusable
+        reader = BodyReader(stream, response.body, rest, UPSTREAM_MALFORMED, self.listener.head_limits)
+        try:
+            self._stream_on(reader, out, chunked)
+        except ExchangeFailed as failure:
+            if to_close and exchange.started and failure.reason.blame is Blame.UPSTREAM:
+                self.client.reset()  # without a length, only a reset tells a broken body from a complete one
+            raise
+        finally:
+            exchange.bytes_out = reader.size
+        return reusable and not reader.leftover
+
+    def _stream_on(self, reader: BodyReader, out: bytes, chunked: bool) -> None:
+        """Send ``out``, the head, and the body as it comes, each piece when the client has taken the one before."""
         piece = self._next(reader, buffered=True)
         while True:
             if chunked:
                 out += (chunk(piece) if piece else b"") + (encode_last(reader.trailers) if reader.done else b"")
             else:
                 out += piece
-            exchange.started = True
+            self.exchange.started = True
             if out:
                 self._to_client(out)
             if reader.done:
-                break
+                return
             out = b""
-            try:
-                piece = self._next(reader)
-            except ExchangeFailed:
-                if to_close:
-                    self.client.reset()  # without a length, only a reset tells a broken body from a complete one
-                raise
-            finally:
-                exchange.bytes_out = reader.size
-        exchange.bytes_out = reader.size
-        # A client that was told to close after an unfinished upload is not read from any more; neither is the upstream.
-        return response.keep_alive and uploaded and not reader.leftover
+            piece = self._next(reader)
 
     def _next(self, reader: BodyReader, *, buffered: bool = False) -> bytes:
         idle = self.listener.timeouts.idle

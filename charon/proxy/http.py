@@ -74,6 +74,8 @@ class HttpConnection(WSGIHandler):
     def _serve_one(self) -> bool:
         """One request and its answer. Returns whether another may follow."""
         data = self.buffer or self._next_bytes()
+        while data == b"\r\n":  # old clients end a body with one more line (RFC 9112 section 2.2): no request has begun
+            data = self._next_bytes()
         if not data:
             return False
         listener = self.server.listener

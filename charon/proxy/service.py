@@ -66,6 +66,9 @@ class Service:
     def pick(self, tried: Collection[Endpoint] = ()) -> Endpoint | None:
         """The next available endpoint that is not among ``tried``, or None."""
         endpoints = self.endpoints
+        if len(endpoints) == 1:
+            only = endpoints[0]
+            return only if only not in tried and only.available() else None
         index = self._balancer.pick(lambda i: endpoints[i] not in tried and endpoints[i].available())
         return None if index is None else endpoints[index]
 

@@ -31,7 +31,7 @@ class CharonProcess:
     ``config`` is a mapping or the text of config.yaml; ``registry`` a mapping ``{service: address(es)}``, written as
     registry.yaml beside it, or None for no registry file. An admin socket and, in a mapping, ``workers`` are filled in
     where the config has none. The files are written when the object is made; ``with`` or :meth:`start` runs it.
-    ``prefix`` is a command that runs it: ``["prlimit", "--nofile=64"]``.
+    ``prefix`` is a command that runs it: ``["prlimit", "--nofile=64"]``; ``command`` what stands before ``--config``.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class CharonProcess:
         workers: int = 1,
         env: dict[str, str] | None = None,
         prefix: Sequence[str] = (),
+        command: Sequence[str] = ("run",),
     ) -> None:
         self.folder = tmp_path
         self.config_path = tmp_path / "config.yaml"
@@ -54,6 +55,7 @@ class CharonProcess:
         self.workers = workers
         self._env = env or {}
         self._prefix = prefix
+        self._command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._log: list[LogLine] = []
         self._raw: list[str] = []
@@ -104,7 +106,7 @@ class CharonProcess:
         """Run ``charon run``; with ``wait``, until it serves."""
         self._socket_folder.mkdir(exist_ok=True)
         running.append(self)
-        command = [*self._prefix, sys.executable, "-m", "charon", "run", "--config", str(self.config_path)]
+        command = [*self._prefix, sys.executable, "-m", "charon", *self._command, "--config", str(self.config_path)]
         with self.stderr_path.open("ab") as stderr:
             self._process = subprocess.Popen(
                 command,

@@ -309,7 +309,7 @@ def test_a_malformed_chunk_in_the_middle_of_an_answer_breaks_it(
     arrived.set()
     with pytest.raises((Broken, ConnectionError)):
         client.read_chunk()
-    assert access_line(charon, mark)["reason"] == "upstream_malformed"
+    assert access_line(charon, mark, "/broken")["reason"] == "upstream_malformed"
 
 
 def test_a_broken_answer_ends_no_other(charon: CharonProcess, backend: ScriptedBackend) -> None:
@@ -539,6 +539,27 @@ def test_an_idle_connection_is_closed_without_a_word(
     charon.wait_for_event("http_request", since=mark, path="/after")
     lines = [line for line in charon.log_lines()[mark:] if line["message"] == "http_request"]
     assert len(lines) == requests + 1
+
+
+@pytest.mark.parametrize("behind", [True, False], ids=["behind the body", "by itself"])
+def test_an_empty_line_between_requests_begins_none(
+    charon: CharonProcess, backend: ScriptedBackend, behind: bool
+) -> None:
+    """Old browsers send one after a body; the wait for a request head does not start with it."""
+    backend.serve(lambda request: http_response(200, request.target.encode()))
+    with RawClient(charon.port("client-header")) as client:
+        for number in range(3):
+            head = f"POST /{number} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"
+            client.send(head + "\r\n" if behind else head)
+            assert client.read_response().body == f"/{number}".encode()
+            if not behind:
+                client.send("\r\n")
+    mark = charon.mark("refused")
+    with RawClient(charon.port("idle")) as client:
+        client.send("POST /last HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody\r\n")
+        assert client.read_response().body == b"/last"
+        assert client.ended(), "closed as an idle connection is, without an answer that nobody asked for"
+    access_line(charon, mark, "/last")
 
 
 # -- an error answer and its connection -------------------------------------------------------------------
