@@ -52,6 +52,8 @@ HEADERS_TOO_LARGE = Reason("headers_too_large", 431, _C, "The header fields are 
 UNKNOWN_CODING = Reason("unknown_coding", 501, _C, "Only the chunked transfer coding is understood.")
 BAD_VERSION = Reason("bad_version", 505, _C, "Only HTTP/1.0 and HTTP/1.1 are spoken here.")
 CLIENT_ABORT = Reason("client_abort", 499, _C, "The client went away.")
+RATE_LIMITED = Reason("rate_limited", 429, _C, "Too many requests; see Retry-After.")
+TOO_MANY_CONNECTIONS = Reason("too_many_connections", 429, _C, "This client has all the connections it may have.")
 CLIENT_TOO_SLOW = Reason("client_too_slow", 408, _C, "The request body stalled.")
 
 # What Charon decided.
@@ -59,7 +61,10 @@ NO_ROUTE = Reason("no_route", 404, _O, "No route matches this host and path, and
 LOOP_DETECTED = Reason("loop_detected", 508, _O, "This request has passed through this proxy before.")
 NO_ENDPOINT = Reason("no_endpoint", 503, _O, "The service has no endpoint that can be used.")
 UNKNOWN_SERVICE = Reason("unknown_service", 503, _O, "The service is not in the registry.")
-OVERLOADED = Reason("overloaded", 503, _O, "The endpoint has all the requests it may have.")
+NO_HEALTHY_ENDPOINT = Reason("no_healthy_endpoint", 503, _O, "Health checks find no endpoint of the service up.")
+CIRCUIT_OPEN = Reason("circuit_open", 503, _O, "The endpoint has failed too often and is left alone for a while.")
+OVERLOADED = Reason("overloaded", 503, _O, "The service has all the requests it may have.")
+PENDING_TIMEOUT = Reason("pending_timeout", 503, _O, "The service had no room for the request in time.")
 DRAINING = Reason("draining", 503, _O, "Charon is shutting down.")
 INTERNAL = Reason("internal", 500, _O, "Charon failed; its log says how.")
 LOCAL_LIMIT = Reason("local_limit", 503, _O, "Charon has no descriptor, port or memory left.", unsent=True)
@@ -75,6 +80,8 @@ RESPONSE_TIMEOUT = Reason("response_timeout", 504, _U, "The upstream did not ans
 REQUEST_DEADLINE = Reason("request_deadline", 504, _U, "The whole request took longer than allowed.")
 UPSTREAM_IDLE = Reason("upstream_idle", 504, _U, "The upstream stopped sending in the middle of its answer.")
 
+UPSTREAM_STATUS = Reason("upstream_status", 502, _U, "The upstream answered with an error.")
+
 # How a relayed connection can end, besides the above.
 IDLE_TIMEOUT = Reason("idle_timeout", 408, _C, "No byte in either direction for the idle time.")
 
@@ -89,12 +96,18 @@ class BadMessage(Exception):
 
 
 class ExchangeFailed(Exception):
-    """One request cannot be completed, for ``reason``. ``detail`` is for logs only."""
+    """One request cannot be completed, for ``reason``. ``detail`` is for logs only.
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
+    ``retry_after``: seconds until it may be worth trying again, where that is known. ``fields``: header lines, each with
+    its CRLF, for the answer.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "", retry_after: float | None = None, fields: bytes = b"") -> None:
         super().__init__(f"{reason.word}: {detail}" if detail else reason.word)
         self.reason = reason
         self.detail = detail
+        self.retry_after = retry_after
+        self.fields = fields
 
 
 class ConfigError(Exception):

@@ -1,34 +1,79 @@
-"""Services as this worker sees them: the endpoints of each, and which one is next."""
+"""Services as this worker sees them: the endpoints of each, which one is next, and what the service can bear."""
 
 from __future__ import annotations
 
+import random
+from array import array
 from collections.abc import Collection, Iterator, Mapping
+from time import monotonic
 
+from gevent.event import Event as Flag
+
+from charon.base.errors import (
+    CIRCUIT_OPEN,
+    NO_ENDPOINT,
+    NO_HEALTHY_ENDPOINT,
+    OVERLOADED,
+    PENDING_TIMEOUT,
+    ExchangeFailed,
+)
 from charon.config.snapshot import ServiceSpec
-from charon.policy.balance import RoundRobin
+from charon.policy.balance import Balancer, balancer
+from charon.policy.breaker import Admission
+from charon.policy.retry import WINDOW_CELLS, Budget, RetryPolicy, Window
 from charon.proxy.endpoint import Endpoint
-from charon.telemetry.metrics import WorkerMetrics
+from charon.proxy.sharing import Sharing
 from charon.wire.target import is_host
+
+_LOOK_AGAIN = 0.01
+"""Seconds after which a request that waits for room looks again whether another worker has made some."""
 
 
 class Service:
-    """A named set of endpoints."""
+    """A named set of endpoints. ``policy`` is its retry policy, compiled."""
 
-    __slots__ = ("_balancer", "_metrics", "_weights", "endpoints", "known", "name")
+    __slots__ = (
+        "_balancer",
+        "_pending",
+        "_room",
+        "_sharing",
+        "budget",
+        "endpoints",
+        "name",
+        "policy",
+        "spec",
+    )
 
-    def __init__(self, name: str, metrics: WorkerMetrics) -> None:
-        self.name = name
-        self._metrics = metrics
-        self.known = True
+    def __init__(self, spec: ServiceSpec, sharing: Sharing) -> None:
+        self.name = spec.name
+        self.spec = spec
         self.endpoints: list[Endpoint] = []
-        self._weights: list[int] = []
-        self._balancer = RoundRobin(())
+        self.policy = RetryPolicy.compile(spec.retry)
+        self.budget = _budget(spec, sharing)
+        self._sharing = sharing
+        self._balancer: Balancer = balancer(spec.balance, (), random.random)
+        self._pending = 0
+        self._room = Flag()
+        self.apply(spec)
 
     def __repr__(self) -> str:
-        return f"<Service {self.name} endpoints={len(self.endpoints)}{'' if self.known else ' unknown'}>"
+        return f"<Service {self.name} endpoints={len(self.endpoints)}{'' if self.spec.known else ' unknown'}>"
+
+    @property
+    def known(self) -> bool:
+        """Whether the registry holds the name now."""
+        return self.spec.known
+
+    @property
+    def authority(self) -> bytes:
+        """The service's name as a Host, or an empty one where the name cannot be a host's."""
+        name = self.name.encode("utf-8")
+        return name if is_host(name) else b""
 
     def apply(self, spec: ServiceSpec) -> None:
-        """Take over the endpoints of ``spec``, keeping those that are there already."""
+        """Follow ``spec``, keeping the endpoints that are there already."""
+        before, self.spec = self.spec, spec
+        old = [(endpoint.name, endpoint.spec.weight) for endpoint in self.endpoints]
         present = {endpoint.name: endpoint for endpoint in self.endpoints}
         endpoints = []
         for wanted in spec.endpoints:
@@ -37,48 +82,126 @@ class Service:
                 endpoint.leave()  # the same name now means another address
                 endpoint = None
             if endpoint is None:
-                endpoint = Endpoint(self.name, wanted, self._metrics.upstream(self.name, wanted.name))
+                endpoint = self._sharing.endpoint(self.name, wanted, spec)
+            elif endpoint.state is not None:
+                endpoint.state.follow(spec.breaker, spec.passive)
             endpoint.spec = wanted
+            endpoint.slow_start = spec.balance.slow_start
             endpoints.append(endpoint)
         for gone in present.values():
             gone.leave()
-        weights = [endpoint.spec.weight for endpoint in endpoints]
-        if [endpoint.name for endpoint in endpoints] != [e.name for e in self.endpoints] or weights != self._weights:
-            self._balancer = RoundRobin(weights)
-            self._weights = weights
         self.endpoints = endpoints
-        self.known = spec.known
-
-    @property
-    def authority(self) -> bytes:
-        """The service's name as a Host, or an empty one where the name cannot be a host's."""
-        name = self.name.encode("utf-8")
-        return name if is_host(name) else b""
+        states = [endpoint.state for endpoint in endpoints if endpoint.state is not None]
+        for state in states:
+            state.peers = states
+        if old != [(endpoint.name, endpoint.spec.weight) for endpoint in endpoints] or before.balance != spec.balance:
+            self._balancer = balancer(spec.balance, endpoints, random.random)
+        if before.retry != spec.retry or before.row != spec.row:
+            self.policy = RetryPolicy.compile(spec.retry)
+            self.budget = _budget(spec, self._sharing)
 
     def leave(self) -> None:
         """The snapshot no longer names this service."""
         for endpoint in self.endpoints:
             endpoint.leave()
-        self.endpoints = []
-        self.known = False
-        self._balancer = RoundRobin(())
 
-    def pick(self, tried: Collection[Endpoint] = ()) -> Endpoint | None:
-        """The next available endpoint that is not among ``tried``, or None."""
+    # -- choosing -----------------------------------------------------------------------------------------------
+
+    def choose(self, tried: Collection[Endpoint], key: int | None = None) -> tuple[Endpoint, bool]:
+        """The endpoint for a request, not among ``tried``, and whether the request is its breaker's trial.
+
+        Where requests are bounded the endpoint has been entered, and must be left (:meth:`done`). Raises ExchangeFailed
+        when there is none: at once, or after having waited for room.
+        """
+        bulkhead = self.spec.bulkhead
+        if bulkhead is None or bulkhead.max_requests_per_endpoint is None:
+            return self._choose(tried, key, None)
+        deadline = monotonic() + bulkhead.pending_timeout
+        while True:
+            try:
+                return self._choose(tried, key, bulkhead.max_requests_per_endpoint)
+            except ExchangeFailed as failure:
+                if failure.reason is not OVERLOADED:
+                    raise
+                left = deadline - monotonic()
+                if left <= 0 and bulkhead.max_pending:
+                    raise ExchangeFailed(PENDING_TIMEOUT, self.name, retry_after=1.0) from None
+                if self._pending >= bulkhead.max_pending:
+                    raise
+            self._pending += 1
+            self._room.clear()
+            try:
+                self._room.wait(timeout=min(_LOOK_AGAIN, left))
+            finally:
+                self._pending -= 1
+
+    def done(self, endpoint: Endpoint) -> None:
+        """A request that :meth:`choose` let in has ended."""
+        if endpoint.shared_in_flight is not None and self.spec.bulkhead is not None:
+            endpoint.shared_in_flight.leave()
+            if self._pending:
+                self._room.set()
+
+    def _choose(self, tried: Collection[Endpoint], key: int | None, limit: int | None) -> tuple[Endpoint, bool]:
+        now = monotonic()
+        skipped = tried
+        full = False
+        while True:
+            endpoint = self._pick(skipped, now, key)
+            if endpoint is None:
+                raise self._why_none(now, full)
+            admission = endpoint.admit(now)
+            if admission and (limit is None or self._enter(endpoint, limit)):
+                return endpoint, admission is Admission.TRIAL
+            if admission:
+                full = True
+                if admission is Admission.TRIAL and endpoint.state is not None:
+                    endpoint.state.release()
+            skipped = [*skipped, endpoint]
+
+    @staticmethod
+    def _enter(endpoint: Endpoint, limit: int) -> bool:
+        return endpoint.shared_in_flight is None or endpoint.shared_in_flight.enter(limit)
+
+    def _pick(self, skipped: Collection[Endpoint], now: float, key: int | None) -> Endpoint | None:
+        """The balancer's choice. Where traffic has set all endpoints aside, all of them are tried."""
         endpoints = self.endpoints
         if len(endpoints) == 1:
             only = endpoints[0]
-            return only if only not in tried and only.available() else None
-        index = self._balancer.pick(lambda i: endpoints[i] not in tried and endpoints[i].available())
+            return only if only.usable(now, ejected_too=True) and only not in skipped else None
+        index = self._balancer.pick(lambda i: endpoints[i].usable(now) and endpoints[i] not in skipped, key)
+        if index is None:
+            index = self._balancer.pick(
+                lambda i: endpoints[i].usable(now, ejected_too=True) and endpoints[i] not in skipped, key
+            )
         return None if index is None else endpoints[index]
+
+    def _why_none(self, now: float, full: bool) -> ExchangeFailed:
+        if full:
+            return ExchangeFailed(OVERLOADED, self.name, retry_after=1.0)
+        states = [endpoint.state for endpoint in self.endpoints if endpoint.state is not None]
+        waits = [state.retry_after(now) for state in states if not state.is_down() and state.breaker_open(now)]
+        if waits:
+            return ExchangeFailed(CIRCUIT_OPEN, self.name, retry_after=min(waits))
+        if states and all(state.is_down() for state in states):
+            return ExchangeFailed(NO_HEALTHY_ENDPOINT, self.name, retry_after=1.0)
+        return ExchangeFailed(NO_ENDPOINT, self.name)
+
+
+def _budget(spec: ServiceSpec, sharing: Sharing) -> Budget:
+    windows = sharing.windows(spec.row)
+    if windows is None:
+        own = Window(memoryview(array("d", bytes(8 * WINDOW_CELLS))))
+        return Budget(spec.retry, own, [own])
+    return Budget(spec.retry, windows[sharing.slot], windows)
 
 
 class Services:
     """All services of this worker, by name (names keep their case)."""
 
-    def __init__(self, metrics: WorkerMetrics) -> None:
+    def __init__(self, sharing: Sharing) -> None:
         self._services: dict[str, Service] = {}
-        self._metrics = metrics
+        self._sharing = sharing
 
     def __iter__(self) -> Iterator[Service]:
         return iter(self._services.values())
@@ -93,8 +216,9 @@ class Services:
         for name, spec in specs.items():
             service = self._services.get(name)
             if service is None:
-                service = self._services[name] = Service(name, self._metrics)
-            service.apply(spec)
+                self._services[name] = Service(spec, self._sharing)
+            elif service.spec != spec:
+                service.apply(spec)
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Every endpoint of every service."""
