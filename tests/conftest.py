@@ -15,6 +15,17 @@ from tests.harness.charon import CharonProcess
 
 StartCharon = Callable[..., CharonProcess]
 
+PATCHED = Path(__file__).parent / "discovery"
+"""Tests that need a monkey-patched process, which those with threads and blocking sockets cannot share."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the patched tests to ``test_patched.py``, which gives them a process, unless only they are asked for."""
+    if collection_path != PATCHED:
+        return None
+    asked = [Path(argument.partition("::")[0]).absolute() for argument in config.args]
+    return not all(path.is_relative_to(PATCHED) for path in asked)
+
 
 @pytest.fixture
 def start_charon(tmp_path: Path) -> Iterator[StartCharon]:

@@ -321,10 +321,15 @@ def _shut(sock: socket.socket) -> None:
         pass  # closed already
 
 
+_reserved: list[socket.socket] = []
+
+
 def refused_address() -> str:
-    """An address on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return f"127.0.0.1:{sock.getsockname()[1]}"
+    """An address on which nobody listens, nor will: the port is taken by a socket that only holds it."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    _reserved.append(sock)
+    return f"127.0.0.1:{sock.getsockname()[1]}"
 
 
 @contextmanager
