@@ -98,8 +98,8 @@ class BadMessage(Exception):
 class ExchangeFailed(Exception):
     """One request cannot be completed, for ``reason``. ``detail`` is for logs only.
 
-    ``retry_after``: seconds until it may be worth trying again, where that is known. ``fields``: header lines, each with
-    its CRLF, for the answer.
+    ``retry_after``: seconds until it may be worth trying again, where that is known. ``fields``: header lines for the
+    answer, each with its CRLF.
     """
 
     def __init__(self, reason: Reason, detail: str = "", retry_after: float | None = None, fields: bytes = b"") -> None:

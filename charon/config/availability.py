@@ -29,18 +29,6 @@ def absent(value: object) -> bool:
     return value is None or value == {} or value == [] or str(value).strip().lower() == "none"
 
 
-def zero(key: str, default: int) -> Callable[[object], bool]:
-    """Off for a block whose ``key`` is 0; ``default`` is what it is when it is not given."""
-
-    def is_off(block: object) -> bool:
-        try:
-            return isinstance(block, Mapping) and float(str(block.get(key, default))) == 0
-        except ValueError:
-            return False
-
-    return is_off
-
-
 def disabled(block: object) -> bool:
     """Off for a block that is not enabled: ``enabled`` is false or not given."""
     return isinstance(block, Mapping) and is_false(block.get("enabled"))
@@ -71,31 +59,12 @@ class Later:
 
 
 NOT_YET: Final = (
-    Later("circuit_breaker"),
-    Later("rate_limit", zero("requests_per_second", 0)),
-    Later("health_check"),
-    Later("load_balancing", words=("least_request", "random", "ring_hash", "ewma")),
-    Later("retry", zero("attempts", 2)),
     Later("tracing", disabled),
     Later("tls", disabled),
     Later("tls.upstream_tls", is_false),
     Later("intercept", disabled),
     Later("protocol", words=("auto",)),
-    Later("limits.max_requests_per_endpoint", absent),
     Later("admin.address", absent),
-    Later("services.*.timeouts"),
-    Later("routes.*.path", absent),
-    Later("routes.*.path_regex", absent),
-    Later("routes.*.methods", absent),
-    Later("routes.*.headers", absent),
-    Later("routes.*.timeout", absent),
-    Later("routes.*.retry", zero("attempts", 2)),
-    Later("routes.*.rate_limit", zero("requests_per_second", 0)),
-    Later("routes.*.rewrite"),
-    Later("routes.*.request_headers", absent),
-    Later("routes.*.response_headers", absent),
-    Later("routes.*.redirect"),
-    Later("routes.*.services", absent),
 )
 
 REFUSAL: Final = "not available in this version"

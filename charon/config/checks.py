@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from charon.base.addresses import Address, unix_path_problem
 from charon.config.document import KeyPath
+from charon.config.finding import Finding
 from charon.config.listeners import TARGETS
 from charon.config.problems import nearest
+from charon.config.route_checks import route_findings
+from charon.config.schema.limits import ServiceLimits
 from charon.config.schema.listener import Listener
+from charon.config.schema.retry import Retry
 from charon.config.schema.root import Root
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A mistake at ``path``. It is not reported when something at or around ``because`` could not be read.
-
-    ``other`` is the path that the text ends with, where it has to do with a second place.
-    """
-
-    path: KeyPath
-    text: str
-    because: tuple[KeyPath, ...] = ()
-    other: KeyPath = ()
 
 
 def findings(root: Root, listeners: tuple[Listener, ...]) -> Iterator[Finding]:
@@ -31,7 +21,10 @@ def findings(root: Root, listeners: tuple[Listener, ...]) -> Iterator[Finding]:
     yield from _listener_list(root)
     for index, listener in enumerate(listeners):
         yield from _targets(root, index, listener)
-    yield from _route_services(root)
+        yield from _rate_limit(root, index, listener)
+    yield from route_findings(root)
+    yield from _methods(root)
+    yield from _pending(root)
     yield from _collisions(root, listeners)
     yield from _services(root, listeners)
     if root.admin.socket is not None and unix_path_problem(root.admin.socket):
@@ -74,16 +67,49 @@ def _targets(root: Root, index: int, listener: Listener) -> Iterator[Finding]:
         yield Finding(path, "a tcp listener needs a target_service_name or a target_service_addr", because)
 
 
-def _route_services(root: Root) -> Iterator[Finding]:
-    lists = [(("routes",), root.routes)] + [
-        (("listeners", index, "routes"), listener.routes) for index, listener in enumerate(root.listeners)
+def _rate_limit(root: Root, index: int, listener: Listener) -> Iterator[Finding]:
+    limit = listener.rate_limit
+    if listener.protocol != "tcp" or limit.requests_per_second == 0:
+        return
+    because = tuple((*at, *key) for at in (_entry(root, index), ()) for key in (("protocol",), ("rate_limit",)))
+    for key, wrong, text in (
+        ("routes", bool(limit.routes), "no path; give routes: []"),
+        ("key", limit.key.startswith("header:"), "no header fields; give key: route or key: client_ip"),
+    ):
+        if wrong:
+            entry = root.listeners[index].rate_limit.model_fields_set if "listeners" in root.model_fields_set else ()
+            path: KeyPath = ("listeners", index, "rate_limit", key) if key in entry else ("rate_limit", key)
+            where = f" in rate_limit of the tcp listener {listener.name}"
+            yield Finding(path, f"a TCP connection has {text}{where}", because)
+
+
+def _methods(root: Root) -> Iterator[Finding]:
+    places: list[tuple[KeyPath, Retry]] = [(("retry",), root.retry)]
+    places += [(("services", name, "retry"), service.retry) for name, service in root.services.items()]
+    for path, retry in places:
+        if retry.methods == "any":
+            text = "any is only allowed in retry of a route, as it lets a service see a POST twice"
+            yield Finding((*path, "methods"), text)
+
+
+def _pending(root: Root) -> Iterator[Finding]:
+    """Waiting is only ever for an endpoint that has all the requests it may have."""
+    cap = "max_requests_per_endpoint"
+    shared: ServiceLimits = root.limits
+    bounded = {
+        name
+        for name, service in root.services.items()
+        if shared.overridden_by(service.limits).max_requests_per_endpoint is not None
+    }
+    places: list[tuple[KeyPath, ServiceLimits, bool]] = [
+        (("limits",), shared, shared.max_requests_per_endpoint is not None or bool(bounded)),
+        *((("services", name, "limits"), service.limits, name in bounded) for name, service in root.services.items()),
     ]
-    for path, routes in lists:
-        for number, route in enumerate(routes):
-            given = route.model_fields_set
-            if route.service is None and not given.intersection(("redirect", "services")):
-                here: KeyPath = (*path, number)
-                yield Finding(here, "the route has no service", ((*here, "service"),))
+    for path, limits, used in places:
+        for key in ("max_pending", "pending_timeout"):
+            if not used and key in limits.model_fields_set and getattr(limits, key) is not None:
+                because = ((*path, cap), ("limits", cap), ("services",))
+                yield Finding((*path, key), f"it has no effect without {cap}", because)
 
 
 def _collisions(root: Root, listeners: tuple[Listener, ...]) -> Iterator[Finding]:
@@ -116,8 +142,10 @@ def named_services(root: Root, listeners: tuple[Listener, ...]) -> list[tuple[st
         if listener.target_service_name is not None:
             found[origin(root, index, "target_service_name")] = listener.target_service_name
         for number, route in enumerate(listener.routes):
+            here = (*origin(root, index, "routes"), number)
             if route.service is not None:
-                found[(*origin(root, index, "routes"), number, "service")] = route.service
+                found[(*here, "service")] = route.service
+            found.update({(*here, "services", name): name for name in route.services})
     return [(name, path) for path, name in found.items()]
 
 

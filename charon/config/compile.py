@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from charon.config.compile_routes import route_specs
+from charon.config.compile_services import rate_limit_spec, service_spec
 from charon.config.load import Config
 from charon.config.registry import Target
 from charon.config.schema.listener import Listener
-from charon.config.schema.routes import Route
+from charon.config.schema.root import Root
 from charon.config.settings import Settings
-from charon.config.snapshot import (
-    Limits,
-    ListenerSpec,
-    LoggingSpec,
-    RouteSpec,
-    Timeouts,
-)
+from charon.config.snapshot import Limits, ListenerSpec, LoggingSpec, ServiceSpec, Timeouts
 
 
 def compile_settings(config: Config) -> Settings:
@@ -21,14 +19,10 @@ def compile_settings(config: Config) -> Settings:
     root = config.root
     return Settings(
         file=str(config.file),
-        listeners=tuple(listener_spec(listener) for listener in config.listeners),
+        listeners=listener_specs(config),
         static_services=static_targets(config),
-        default_balancing=root.load_balancing,
-        load_balancing={
-            name: service.load_balancing
-            for name, service in root.services.items()
-            if "load_balancing" in service.model_fields_set
-        },
+        default_service=service_spec(root),
+        service_settings=_service_settings(root),
         registry_file=None if config.registry_file is None else str(config.registry_file),
         admin_socket=str(config.admin_socket),
         metrics_path=root.metrics.path,
@@ -58,40 +52,44 @@ def static_targets(config: Config) -> dict[str, tuple[Target, ...]]:
     return found
 
 
-def listener_spec(listener: Listener) -> ListenerSpec:
-    """One listener as workers see it."""
+def _service_settings(root: Root) -> dict[str, ServiceSpec]:
+    default = service_spec(root)
+    specs = {name: service_spec(root, name) for name in root.services}
+    return {name: spec for name, spec in specs.items() if replace(spec, name=default.name) != default}
+
+
+def listener_specs(config: Config) -> tuple[ListenerSpec, ...]:
+    """The listeners as workers see them. No two rate limits of them have the same name."""
+    taken = {_name(listener) for listener in config.listeners}
+    return tuple(_listener_spec(config.root, listener, taken) for listener in config.listeners)
+
+
+def _name(listener: Listener) -> str:
+    return listener.name or str(listener.address)
+
+
+def _listener_spec(root: Root, listener: Listener, taken: set[str]) -> ListenerSpec:
     default = listener.target_service_name
     if default is None and listener.target_service_addr is not None:
         default = str(listener.target_service_addr.address)
     metrics = listener.protocol != "tcp" and listener.metrics.on_listeners
+    limits, rate_limit = listener.limits, listener.rate_limit
     return ListenerSpec(
-        name=listener.name or str(listener.address),
+        name=_name(listener),
         address=str(listener.address),
         protocol=listener.protocol,
-        routes=_routes(listener.routes),
+        routes=route_specs(root, listener.routes, _name(listener), taken),
         default_service=default,
         timeouts=Timeouts(**listener.timeouts.model_dump()),
-        limits=Limits(**listener.limits.model_dump()),
+        limits=Limits(
+            max_connections=limits.max_connections,
+            max_header_bytes=limits.max_header_bytes,
+            max_headers=limits.max_headers,
+            max_body_bytes=limits.max_body_bytes,
+        ),
         access_log=listener.access_log,
+        rate_limit=rate_limit_spec(_name(listener), rate_limit, rate_limit.routes),
+        max_connections_per_client=limits.max_connections_per_client,
         metrics_path=listener.metrics.path if metrics else None,
         trusted_proxies=listener.trusted_proxies,
     )
-
-
-def route_name(route: Route) -> str:
-    """The label of a route in logs and metrics: what it matches, ``api.example.com/v1``; ``*`` for everything."""
-    return f"{route.host or ''}{route.path_prefix or ''}" or "*"
-
-
-def _routes(routes: tuple[Route, ...]) -> tuple[RouteSpec, ...]:
-    specs: list[RouteSpec] = []
-    used: dict[str, int] = {}
-    for route in routes:
-        if route.service is None:
-            continue
-        name = route_name(route)
-        used[name] = used.get(name, 0) + 1
-        # Two rules that match the same: only the first is ever taken, yet labels must tell them apart.
-        label = name if used[name] == 1 else f"{name}#{used[name]}"
-        specs.append(RouteSpec(label, route.service, route.host, route.path_prefix))
-    return tuple(specs)

@@ -25,19 +25,26 @@ from charon.config.reference_text import (
     RELOAD,
     RESTART,
 )
+from charon.config.schema.balancing import LoadBalancing
 from charon.config.schema.listener import Listener, Traffic
 from charon.config.schema.root import Root
 from charon.config.schema.section import Section
-from charon.config.schema.shape import EVERYWHERE, below, blocks
+from charon.config.schema.services import Service
+from charon.config.schema.shape import EVERYWHERE, below, block_at, blocks
 
 FIRST: Final = (
     *("listen_port", "protocol", "target_service_name", "target_service_addr", "registry_file", "routes"),
-    *("trusted_proxies", "timeouts", "limits", "logging", "metrics", "admin", "workers", "drain_timeout"),
-    *("services", "listeners"),
+    *("trusted_proxies", "timeouts", "limits", "rate_limit", "load_balancing", "health_check", "circuit_breaker"),
+    *("retry", "logging", "metrics", "admin", "workers", "drain_timeout", "services", "listeners"),
 )
 """Keys in the order in which a reader wants them; any other follows."""
 ACTIVE: Final = {"listen_port": "8080", "target_service_name": "http-backend", "registry_file": "registry.yaml"}
 """What etc/config.yaml sets; everything else stands there as a comment."""
+ALTERNATIVES: Final = frozenset(
+    (*(("routes", "*", key) for key in ("path", "path_regex", "services", "sticky", "redirect")),)
+    + (("routes", "*", "rewrite", "regex"), ("routes", "*", "rewrite", "substitution"))
+)
+"""Keys that exclude others: etc/config.yaml shows them as prose, so that all its settings can be in force at once."""
 WIDTH: Final = 112
 
 KeyPath = tuple[str, ...]
@@ -47,7 +54,8 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of config.yaml."""
     schema = Root.model_json_schema()
     for block, path in {block: path for path, block in reversed(list(blocks()))}.items():
-        properties = schema["properties"] if block is Root else schema["$defs"][block.__name__]["properties"]
+        found = schema if block is Root else schema["$defs"][block.__name__]
+        properties = (found if "properties" in found else found["anyOf"][0])["properties"]
         for name, field in block.model_fields.items():
             properties[name]["description"] = (field.description or "") + _note((*path, name))
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Charon's config.yaml"}
@@ -74,6 +82,8 @@ def _ordered(block: type[Section]) -> list[tuple[str, FieldInfo]]:
     fields = block.model_fields
     if block is Root:
         names = [*FIRST, *(name for name in fields if name not in FIRST)]
+    elif block is Service:
+        names = ["addresses", *(name for name in fields if name != "addresses")]
     elif block is Listener:
         names = [name for name in fields if name not in Traffic.model_fields]
     else:
@@ -104,7 +114,9 @@ def yaml_text(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {yaml_text(item)}" for key, item in value.items()) + "}"
     text = str(value)
-    return text if re.fullmatch(r"[A-Za-z0-9_/.:+-]*[A-Za-z0-9_/.+-]", text) else f'"{text}"'
+    if re.fullmatch(r"[A-Za-z0-9_/.:+-]*[A-Za-z0-9_/.+-]", text):
+        return text
+    return f"'{text}'" if "\\" in text else f'"{text}"'
 
 
 def kind(field: FieldInfo) -> str:
@@ -112,19 +124,29 @@ def kind(field: FieldInfo) -> str:
     found = below(field.annotation)
     if found is not None:
         many = "map of names to blocks" if get_origin(field.annotation) is dict else "list of blocks"
-        return many if found[1] else "block"
+        one = "block, or a word" if found[0] is LoadBalancing else "block"
+        return many if found[1] else one
+    title = _own_title(tuple(field.metadata))
+    if title is not None:
+        return title
     if get_origin(field.annotation) is tuple:
         return "list: " + _title(get_args(field.annotation)[0].__metadata__)
     if get_origin(field.annotation) is dict:
         return "map: " + ", ".join(_title(inner.__metadata__) for inner in get_args(field.annotation))
-    return _title(tuple(field.metadata))
+    raise TypeError("every value of the schema has a kind")
 
 
 def _title(metadata: tuple[Any, ...]) -> str:
+    found = _own_title(metadata)
+    assert found is not None, "every value of the schema has a kind"
+    return found
+
+
+def _own_title(metadata: tuple[Any, ...]) -> str | None:
     for item in metadata:
         if isinstance(item, WithJsonSchema) and item.json_schema is not None:
             return str(item.json_schema["title"])
-    raise TypeError("every value of the schema has a kind")
+    return None
 
 
 # etc/config.yaml
@@ -159,9 +181,14 @@ def _setting(path: KeyPath, field: FieldInfo, indent: str, active: dict[str, str
         return
     mark = indent if indent.startswith("#") else "# "
     found = below(field.annotation)
+    if found is not None and _repeated(path):
+        yield f"{indent}## {name}: as at the top level"
+        return
+    if path in ALTERNATIVES:
+        yield f"{indent}## {name}: {_example(field)}"
+        return
     if found is None:
-        value = field.examples[0] if field.examples else field.default
-        yield f"{mark}{name}: {yaml_text(value)}"
+        yield f"{mark}{name}: {_example(field)}"
         return
     yield f"{mark}{name}:"
     inner, many = found
@@ -177,6 +204,14 @@ def _setting(path: KeyPath, field: FieldInfo, indent: str, active: dict[str, str
                     line = line[:start] + "- " + line[start + 2 :]
                     start = None
                 yield line
+
+
+def _example(field: FieldInfo) -> str:
+    found = below(field.annotation)
+    if found is not None:
+        inner = found[0].model_fields.items()
+        return yaml_text({key: (below.examples or [below.default])[0] for key, below in inner if below.examples})
+    return yaml_text(field.examples[0] if field.examples else field.default)
 
 
 # docs/configuration.md
@@ -205,7 +240,9 @@ def _missing(later: availability.Later) -> str:
 
 def _repeated(path: KeyPath) -> bool:
     """Is this a block that a listener or a service has in common with the top level?"""
-    return path[0] in ("listeners", "services") and len(path) > 2
+    if len(path) <= 2 or path[0] == "routes":
+        return False
+    return path[0] == "listeners" or block_at(path) is block_at(path[2:])
 
 
 def _table(path: KeyPath, block: type[Section]) -> str:

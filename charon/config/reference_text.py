@@ -39,14 +39,16 @@ and exits with 1 when there is one; it never opens a listener. `charon schema` p
 LISTENER_KEYS: Final = """
 These keys of the top level can be given in an entry as well, and override it there: {keys}. Blocks are overridden key
 by key, lists as a whole. `target_service_name` and `target_service_addr` are overridden together: an entry that gives
-one does not inherit the other. A `tcp` listener does not inherit `routes`.
+one does not inherit the other. A `tcp` listener does not inherit `routes`. `load_balancing`, `health_check`,
+`circuit_breaker`, `retry` and the last three keys of `limits` are about endpoints, which all listeners share: they
+belong to the top level and to `services`, and are refused in an entry.
 """
 
 NOT_YET_HEAD: Final = """
 ## Not available in this version
 
 The schema knows these keys, and `charon check` refuses them by name, unless they are given in a form that switches the
-feature off (`enabled: false`, `requests_per_second: 0`, `attempts: 0`, `none`, an empty list):
+feature off (`enabled: false`, `none`):
 """
 
 REGISTRY_EXAMPLE: Final = """\

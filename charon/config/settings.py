@@ -18,15 +18,16 @@ from charon.config.snapshot import ListenerSpec, LoggingSpec, ServiceSpec, Snaps
 class Settings:
     """``file`` is where it was read from; all paths are absolute, ``registry_file`` is None where none is used.
 
-    ``static_services`` are those whose addresses the configuration gives. ``load_balancing`` holds the services that
-    are balanced otherwise than ``default_balancing``. ``workers`` is a number; ``drain_timeout`` is in seconds.
+    ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
+    are treated otherwise than ``default_service``; both are specs without endpoints. ``workers`` is a number;
+    ``drain_timeout`` is in seconds.
     """
 
     file: str
     listeners: tuple[ListenerSpec, ...]
     static_services: Mapping[str, tuple[Target, ...]]
-    default_balancing: str
-    load_balancing: Mapping[str, str]
+    default_service: ServiceSpec
+    service_settings: Mapping[str, ServiceSpec]
     registry_file: str | None
     admin_socket: str
     metrics_path: str
@@ -40,13 +41,14 @@ class Settings:
         return Snapshot(
             generation=generation,
             listeners=self.listeners,
-            services={name: self._balanced(name, spec) for name, spec in services.items()},
+            services={name: self._treated(name, spec) for name, spec in services.items()},
             logging=self.logging,
             drain_timeout=self.drain_timeout,
             admin_socket=self.admin_socket,
             instance_id=instance_id,
         )
 
-    def _balanced(self, name: str, spec: ServiceSpec) -> ServiceSpec:
-        wanted = self.load_balancing.get(name, self.default_balancing)
-        return spec if spec.load_balancing == wanted else replace(spec, load_balancing=wanted)
+    def _treated(self, name: str, found: ServiceSpec) -> ServiceSpec:
+        """The endpoints that were found, with the settings that are meant for them."""
+        settings = self.service_settings.get(name, self.default_service)
+        return replace(settings, name=name, endpoints=found.endpoints, known=found.known)

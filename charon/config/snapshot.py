@@ -28,31 +28,175 @@ class EndpointSpec:
 
     ``name`` is its label in logs and metrics (``localhost:9091``, or ``10.0.0.5:80`` where a name has several
     addresses). ``candidates`` are tried in order within one connect timeout (``localhost`` over IPv4, then IPv6).
+    ``row`` is its row in the shared table, -1 for none.
     """
 
     name: str
     candidates: tuple[SocketAddress, ...]
     weight: int = 1
+    row: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSpec:
+    """When an endpoint's breaker opens: after ``failure_threshold`` failures in a row, or, where ``error_rate`` (0 to
+    1) is given, when that share of at least ``min_requests`` failed within ``window`` seconds. It then waits
+    ``open_duration`` seconds before one trial."""
+
+    failure_threshold: int = 3
+    open_duration: float = 20.0
+    error_rate: float | None = None
+    window: float = 10.0
+    min_requests: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheckSpec:
+    """Active probes. ``expected_status`` holds inclusive ranges; ``host`` is the Host of an HTTP probe, None: the
+    endpoint's own."""
+
+    type: str = "tcp"
+    interval: float = 5.0
+    timeout: float = 2.0
+    path: str = "/"
+    host: str | None = None
+    expected_status: tuple[tuple[int, int], ...] = ((200, 200),)
+    healthy_threshold: int = 1
+    unhealthy_threshold: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PassiveSpec:
+    """When traffic sets an endpoint aside: after ``failures`` in a row, for ``cooldown`` seconds, doubling with each
+    repetition up to ``max_cooldown``; at most ``max_ejected_percent`` of a service's endpoints at once."""
+
+    failures: int = 3
+    cooldown: float = 30.0
+    max_cooldown: float = 300.0
+    max_ejected_percent: float = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySpec:
+    """When a request is tried again. ``attempts`` are further tries. ``on`` holds condition words (see policy.retry).
+    ``any_method``: also methods that are not idempotent (only ever where the route says so)."""
+
+    attempts: int = 2
+    backoff: float = 0.15
+    max_backoff: float = 2.0
+    on: tuple[str, ...] = ("connect-failure", "reset")
+    per_try_timeout: float | None = None
+    budget_percent: float = 20.0
+    budget_min: int = 3
+    max_body_bytes: int = 65_536
+    any_method: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitSpec:
+    """A token bucket of ``rate`` per second and ``burst``; ``name`` labels it. ``key`` is ``route``, ``client_ip`` or
+    ``header:NAME``; ``prefixes`` are the paths it applies to, empty for all."""
+
+    name: str
+    rate: float
+    burst: int
+    key: str = "route"
+    prefixes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceSpec:
+    """``algorithm`` is round_robin, least_request, random, ring_hash or ewma. ``hash_on`` (ring_hash) is ``client_ip``,
+    ``path``, ``header:NAME`` or ``cookie:NAME``. ``slow_start`` is in seconds, 0 for none."""
+
+    algorithm: str = "round_robin"
+    hash_on: str = "client_ip"
+    slow_start: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class BulkheadSpec:
+    """``max_requests_per_endpoint`` at the same time, in the whole appliance; ``max_pending`` may wait for at most
+    ``pending_timeout`` seconds in each worker."""
+
+    max_requests_per_endpoint: int | None = None
+    max_pending: int = 0
+    pending_timeout: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """A named set of endpoints. ``known`` is false when the registry does not (or no longer) hold the name."""
+    """A named set of endpoints and how they are treated. ``known`` is false when the registry does not (or no longer)
+    hold the name. ``breaker``, ``health_check`` and ``passive`` are None where they are off."""
 
     name: str
     endpoints: tuple[EndpointSpec, ...]
-    load_balancing: str = "round_robin"
+    balance: BalanceSpec = field(default_factory=BalanceSpec)
+    breaker: BreakerSpec | None = None
+    health_check: HealthCheckSpec | None = None
+    passive: PassiveSpec | None = None
+    retry: RetrySpec = field(default_factory=RetrySpec)
+    bulkhead: BulkheadSpec | None = None
+    timeouts: TimeoutOverrides | None = None
     known: bool = True
+    row: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderEdits:
+    """Changes to header fields, in this order: ``remove``, ``set``, ``add``."""
+
+    remove: tuple[str, ...] = ()
+    set: tuple[tuple[str, str], ...] = ()
+    add: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteSpec:
+    """Changes to the target on its way up: what takes the place of the matched prefix, of the host; or a regular
+    expression over the path and its substitution."""
+
+    path_prefix: str | None = None
+    host: str | None = None
+    regex: str | None = None
+    substitution: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectSpec:
+    """An answer that sends the client elsewhere; None keeps what the request had."""
+
+    status: int = 302
+    scheme: str | None = None
+    host: str | None = None
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RouteSpec:
-    """One rule. ``name`` is its stable label in logs and metrics."""
+    """One rule: conditions (None or empty: any) and what is done. ``name`` is its stable label in logs and metrics.
+
+    ``services`` are (name, weight) pairs, used instead of ``service``; ``sticky`` (``cookie:NAME`` or ``header:NAME``)
+    keeps a client with one of them. ``headers`` are (name, value) pairs that must be there; ``*`` is any value.
+    """
 
     name: str
-    service: str
+    service: str | None
     host: str | None = None
     path_prefix: str | None = None
+    path: str | None = None
+    path_regex: str | None = None
+    methods: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    services: tuple[tuple[str, int], ...] = ()
+    sticky: str | None = None
+    timeout: float | None = None
+    retry: RetrySpec | None = None
+    rate_limit: RateLimitSpec | None = None
+    rewrite: RewriteSpec | None = None
+    redirect: RedirectSpec | None = None
+    request_headers: HeaderEdits | None = None
+    response_headers: HeaderEdits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +218,23 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeoutOverrides:
+    """What a service has in the place of a listener's :class:`Timeouts`, in seconds; None: as the listener has it."""
+
+    connect: float | None = None
+    response_headers: float | None = None
+    request: float | None = None
+    idle: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds per listener; ``max_requests_per_endpoint`` is per worker process."""
+    """Bounds per listener."""
 
     max_connections: int = 10_000
     max_header_bytes: int = 65_536
     max_headers: int = 128
     max_body_bytes: int | None = None
-    max_requests_per_endpoint: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +253,8 @@ class ListenerSpec:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     access_log: bool = True
+    rate_limit: RateLimitSpec | None = None
+    max_connections_per_client: int | None = None
     metrics_path: str | None = None
     trusted_proxies: tuple[str, ...] = ()
 

@@ -20,7 +20,7 @@ from charon.net.accept import why
 from charon.net.dial import dial
 from charon.net.stream import DeadlineExceeded, Stream
 from charon.net.tasks import spawn
-from charon.policy.health import Probe, next_delay, observe
+from charon.policy.health import Probe, first_delay, next_delay, observe
 from charon.wire.messages import HeadLimits, parse_response
 
 AT_ONCE = 128
@@ -66,7 +66,8 @@ class HealthChecker:
 
     def watch(self, services: Mapping[str, ServiceSpec]) -> None:
         """Probe the endpoints of ``services`` whose checks are on, and no others. What is known of those kept stays."""
-        wanted = {(spec.name, e.name): (spec, e) for spec in services.values() if spec.health_check for e in spec.endpoints}
+        checked = [spec for spec in services.values() if spec.health_check is not None]
+        wanted = {(spec.name, endpoint.name): (spec, endpoint) for spec in checked for endpoint in spec.endpoints}
         for key in [key for key in self._targets if key not in wanted]:
             self._targets.pop(key).watched = False
         now = monotonic()
@@ -75,8 +76,7 @@ class HealthChecker:
             assert check is not None
             target = self._targets.get(key)
             if target is None:
-                # Spread over the first second: thousands of endpoints are not probed in one burst at every start.
-                due = now + self._jitter() * min(check.interval, 1.0)
+                due = now + first_delay(check, self._jitter())
                 target = self._targets[key] = _Target(service.name, endpoint, check, due)
                 heapq.heappush(self._heap, target)
             target.endpoint = endpoint
@@ -110,6 +110,7 @@ class HealthChecker:
 
     def _check(self, target: _Target) -> None:
         spec = target.spec
+        began = monotonic()
         problem = probe(target.endpoint, spec)
         if not target.watched:
             return
@@ -117,7 +118,7 @@ class HealthChecker:
         target.probe = observe(before, problem is None, spec)
         if before is None or before.healthy != target.probe.healthy:
             self._on_result(target.service, target.endpoint, target.probe.healthy, problem or "ok")
-        target.due = monotonic() + next_delay(spec, target.probe.healthy, self._jitter())
+        target.due = began + next_delay(spec, target.probe.healthy, self._jitter())
         heapq.heappush(self._heap, target)
         self._wake.set()
 

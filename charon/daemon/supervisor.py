@@ -10,6 +10,7 @@ import secrets
 import signal
 from _socket import socket as RawSocket
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from charon.base.errors import StartError
 from charon.base.names import Event
 from charon.config.settings import Settings
 from charon.config.snapshot import ListenerSpec, Snapshot
+from charon.daemon.shared import Shared
 from charon.daemon.worker_slot import WorkerSlot
 from charon.discovery.directory import Directory
 from charon.discovery.dns import Resolver
@@ -72,6 +74,7 @@ class Supervisor:
         self._instance = secrets.token_hex(6)
         self._sockets: dict[str, list[RawSocket]] = {}
         self._slots: list[WorkerSlot] = []
+        self._shared: Shared
         self._stop = Flag()
         self._hurry = Flag()
         self._last_request = 0
@@ -107,6 +110,7 @@ class Supervisor:
         self.totals.config_loaded(True, self.clock.wall())
         self._admin = self._serve_admin(self)
         count = settings.workers
+        self._shared = Shared(count, self.totals, self.events)
         self._directory = self._make_directory()
         self._directory.start()
         self.snapshot = self._compile(1)
@@ -185,6 +189,7 @@ class Supervisor:
 
     def _compile(self, generation: int) -> Snapshot:
         snapshot = self.settings.snapshot(self._directory.services(), generation, self._instance)
+        snapshot = replace(snapshot, services=self._shared.assign(snapshot.services))
         pairs = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
         self.totals.set_endpoints(pairs)
         return snapshot
@@ -204,7 +209,8 @@ class Supervisor:
         def sockets() -> dict[str, int]:
             return {name: group[slot].fileno() for name, group in self._sockets.items()}
 
-        return WorkerSlot(slot, count, self._current().logging, sockets, self._current, self.totals, self.events)
+        logging = self._current().logging
+        return WorkerSlot(slot, count, logging, sockets, self._current, self._shared, self.totals, self.events)
 
     def reopen_logs(self) -> None:
         """Open the log file anew, here and in all workers."""
@@ -223,6 +229,7 @@ class Supervisor:
         if self._registry is not None:
             self.totals.registry_loaded(self._registry.last_reload_successful, self._registry.last_success_time)
         self.totals.workers(sum(1 for worker in self._slots if worker.ready.is_set()))
+        self._shared.gauges()
         self._ask("report")
 
     def not_ready(self) -> str | None:
@@ -249,10 +256,7 @@ class Supervisor:
                 for spec in (snapshot.listeners if snapshot is not None else ())
                 if spec.name in self._sockets
             ],
-            "services": {
-                name: [endpoint.name for endpoint in spec.endpoints]
-                for name, spec in (snapshot.services.items() if snapshot is not None else ())
-            },
+            "services": self._shared.status(),
             "workers": [worker.status() for worker in self._slots],
         }
 

@@ -9,6 +9,7 @@ import signal
 import sys
 from dataclasses import replace
 from time import monotonic
+from typing import Any
 
 import gevent
 from gevent.event import Event as Flag
@@ -31,7 +32,9 @@ from charon.proxy.http import HttpServer
 from charon.proxy.listener import Listener
 from charon.proxy.plane import DataPlane
 from charon.proxy.server import ProxyServer
+from charon.proxy.sharing import Sharing
 from charon.proxy.tcp import TcpServer
+from charon.shared.table import SharedTable
 from charon.telemetry.access_log import AccessLog
 from charon.telemetry.events import EventLog
 from charon.telemetry.metrics import WorkerMetrics
@@ -50,14 +53,19 @@ _GC_THRESHOLDS = (50_000, 20, 50)
 class Worker:
     """Does what the channel says until it is told to drain, or the supervisor is gone."""
 
-    def __init__(self, channel: Channel, slot: int, slots: int, logging: LoggingSpec) -> None:
+    def __init__(self, channel: Channel, hello: dict[str, Any], descriptors: list[int]) -> None:
+        """``hello`` is the supervisor's first message; ``descriptors`` are those of the shared table."""
         self.channel = channel
-        self.slot = slot
-        self.slots = slots
+        self.slot = slot = int(hello["slot"])
+        self.slots = int(hello["slots"])
+        logging = LoggingSpec(**hello["logging"])
         self.sink = LogSink(logging.file)
         self.events = EventLog(self.sink, logging.level, logging.format, logging.environment, worker=slot)
         access_log = AccessLog(self.sink, logging.format, logging.level)
-        self.plane = DataPlane(self.events, access_log, WorkerMetrics())
+        metrics = WorkerMetrics()
+        table = SharedTable(descriptors[0], self.slots, (descriptors[1], descriptors[2]))
+        sharing = Sharing(table, slot, bytes.fromhex(hello["secret"]), metrics, self.events)
+        self.plane = DataPlane(self.events, access_log, metrics, sharing)
         self.specs: dict[str, ListenerSpec] = {}
         self.servers: dict[str, ProxyServer] = {}
         self.retired: list[ProxyServer] = []
@@ -127,13 +135,14 @@ class Worker:
             if spec is None:
                 self._retire(name)
             elif spec != server.listener.spec:
-                server.listener = Listener(spec)
+                server.listener = Listener(spec, self.plane.sharing.buckets)
 
     def _open(self, name: str, fd: int) -> None:
         spec = self.specs[name]
         kind = TcpServer if spec.protocol == "tcp" else HttpServer
         share = -(-spec.limits.max_connections // self.slots)
-        server = kind(fd, Listener(spec), self.plane, share, lambda error: self._accept_failed(name, error))
+        listener = Listener(spec, self.plane.sharing.buckets)
+        server = kind(fd, listener, self.plane, share, lambda error: self._accept_failed(name, error))
         server.start()
         self.servers[name] = server
 
@@ -164,6 +173,7 @@ class Worker:
             next_report = now + REPORT_SECONDS
             for endpoint in self.plane.services.endpoints():
                 endpoint.pool.sweep(now, self.idle)
+                endpoint.fade(now)
             self.retired = [server for server in self.retired if server.connections]
             self._report(0)
 
@@ -206,12 +216,12 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     channel = Channel.inherited(int(sys.argv[1]))
     try:
-        hello, _ = channel.receive()
+        hello, descriptors = channel.receive()
     except ChannelClosed:
         sys.exit(1)
     if not isinstance(hello, dict) or hello.get("type") != "hello":
         sys.exit(1)
-    worker = Worker(channel, hello["slot"], hello["slots"], LoggingSpec(**hello["logging"]))
+    worker = Worker(channel, hello, descriptors)
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)

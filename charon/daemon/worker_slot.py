@@ -17,6 +17,7 @@ from gevent.queue import Queue
 from charon.base.names import Event
 from charon.config.snapshot import LoggingSpec, Snapshot
 from charon.daemon.channel import Channel, ChannelClosed, Message
+from charon.daemon.shared import Shared
 from charon.net.tasks import spawn
 from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
@@ -37,6 +38,7 @@ class WorkerSlot:
         logging: LoggingSpec,
         sockets: Callable[[], Mapping[str, int]],
         snapshot: Callable[[], Snapshot],
+        shared: Shared,
         totals: Totals,
         events: EventLog,
     ) -> None:
@@ -50,6 +52,7 @@ class WorkerSlot:
         self._logging = logging
         self._sockets = sockets
         self._snapshot = snapshot
+        self._shared = shared
         self._totals = totals
         self._events = events
         self._process: subprocess.Popen[bytes] | None = None
@@ -157,6 +160,7 @@ class WorkerSlot:
         channel.close()
         self._process = None
         self._totals.worker_gone(self.slot)
+        self._shared.worker_gone(self.slot)
         for reply in self._replies.values():
             reply.set(None)
         self._replies.clear()
@@ -168,7 +172,9 @@ class WorkerSlot:
         """Everything goes out here, so that a worker that does not read holds up nobody else."""
         try:
             logging = asdict(self._logging)
-            channel.send({"type": "hello", "slot": self.slot, "slots": self._slots, "logging": logging})
+            table = self._shared.table
+            hello = {"type": "hello", "slot": self.slot, "slots": self._slots, "logging": logging}
+            channel.send(hello | {"secret": self._shared.secret.hex()}, (table.fd, *table.lock_fds))
             channel.send(self._snapshot())
             sockets = self._sockets()
             channel.send({"type": "sockets", "listeners": list(sockets)}, tuple(sockets.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from charon.base.errors import (
     UPSTREAM_IDLE,
     UPSTREAM_MALFORMED,
     UPSTREAM_RESET,
+    UPSTREAM_STATUS,
     UPSTREAM_TRUNCATED,
     BadMessage,
     Blame,
@@ -36,18 +38,29 @@ if TYPE_CHECKING:
     from charon.proxy.http import HttpConnection
     from charon.proxy.listener import Listener
 
+_MAX_INTERIM = 32
+"""Interim answers (1xx) to one request; each of them starts the wait for the final one anew."""
+
 
 class Attempt:
     """One try. After :meth:`run` has returned, ``keep`` says whether the client's connection can go on.
 
-    ``reused`` tells a pooled connection, which may have gone stale, from a fresh one.
+    ``reused`` tells a pooled connection, which may have gone stale, from a fresh one. ``may_discard`` decides whether
+    an answer is dropped for another try, before anything of it is passed on; ``discarded`` says that it was.
+
+    Every try ends as evidence about its endpoint, or explicitly as none: a breaker's trial is never left hanging.
     """
 
     __slots__ = (
+        "_began",
+        "_keep_bytes",
+        "_may_discard",
         "_sent_before",
+        "_trial",
         "body",
         "client",
         "connection",
+        "discarded",
         "endpoint",
         "exchange",
         "keep",
@@ -65,6 +78,9 @@ class Attempt:
         listener: Listener,
         endpoint: Endpoint,
         body: BodyReader | None,
+        trial: bool,
+        keep_bytes: int,
+        may_discard: Callable[[TryOutcome], bool],
     ) -> None:
         self.connection = connection
         self.client = connection.stream
@@ -77,13 +93,56 @@ class Attempt:
         self.reused = False
         self.received = 0
         self.keep = False
+        self.discarded = False
+        self._keep_bytes = keep_bytes
+        self._may_discard = may_discard
+        self._trial = trial
+        self._began = 0.0
         self._sent_before = 0
 
-    def run(self, request: bytes, *, fresh: bool) -> None:
+    def run(self, request: bytes, per_try_timeout: float | None, *, fresh: bool) -> None:
         """Send ``request`` (its head and as much of its body as is at hand) and pass the answer on.
 
         ``fresh`` asks for a new connection. Raises ExchangeFailed; the exchange says whether the answer had begun.
         """
+        self._began = monotonic()
+        judged = False
+        try:
+            self._run(request, per_try_timeout, fresh)
+            judged = True
+        except ExchangeFailed as failure:
+            judged = self._judge(failure)
+            raise
+        finally:
+            if not judged:
+                self._release()
+
+    def _judge(self, failure: ExchangeFailed) -> bool:
+        """A failure that is the endpoint's fault counts against it. Returns whether it was."""
+        if failure.reason.blame is not Blame.UPSTREAM or self.stale(failure):
+            return False
+        if failure.reason is not UPSTREAM_STATUS:  # that has been counted when the status was seen
+            self._count(well=False)
+        return True
+
+    def stale(self, failure: ExchangeFailed) -> bool:
+        """Whether a pooled connection turned out to have ended, which says nothing about its endpoint."""
+        return self.reused and failure.reason is UPSTREAM_RESET and self.received == 0
+
+    def _count(self, *, well: bool) -> None:
+        """Evidence about the endpoint."""
+        state = self.endpoint.state
+        if state is not None:
+            trial, self._trial = self._trial, False
+            (state.success if well else state.failure)(monotonic(), self._began, trial=trial)
+
+    def _release(self) -> None:
+        """No evidence: if this was the breaker's trial, the next request is."""
+        if self._trial and self.endpoint.state is not None:
+            self.endpoint.state.release()
+            self._trial = False
+
+    def _run(self, request: bytes, per_try_timeout: float | None, fresh: bool) -> None:
         endpoint = self.endpoint
         stream = None if fresh else endpoint.pool.take()
         if stream is None:
@@ -93,12 +152,15 @@ class Attempt:
             endpoint.metrics.pool_reused += 1
         self.stream = stream
         self._sent_before = stream.sent
-        stream.cutoff = self.client.cutoff = self.exchange.cutoff
+        self.client.cutoff = self.exchange.cutoff
+        stream.cutoff = self._try_cutoff(per_try_timeout)
         endpoint.in_flight += 1
         reusable = False
         try:
             self._send(stream, request)
             response, rest = self._read_head(stream)
+            self._answered(response)
+            stream.cutoff = self.exchange.cutoff
             if response.status == 101:
                 if self.upload is not None and not self.upload.done:
                     raise ExchangeFailed(UPSTREAM_MALFORMED, "switches protocols before it has the whole request")
@@ -114,9 +176,38 @@ class Attempt:
             else:
                 stream.close()
 
+    def _try_cutoff(self, per_try_timeout: float | None) -> float:
+        if per_try_timeout is None:
+            return self.exchange.cutoff
+        return min(self.exchange.cutoff, self._began + per_try_timeout)
+
+    def _answered(self, response: ResponseHead) -> None:
+        """The endpoint has answered: that is evidence, and may be reason enough to ask another one."""
+        well = response.status < 500
+        state = self.endpoint.state
+        if state is not None and (self._trial or not well or not state.plain()):
+            self._count(well=well)
+        if self.exchange.watches_latency:
+            now = monotonic()
+            self.endpoint.observe(now - self._began, now)
+        if not well:
+            head = self.exchange.head
+            assert head is not None
+            outcome = TryOutcome(None, head.method, 1, self.received, self._replayable(), response.status)
+            if self._may_discard(outcome):
+                self.discarded = True
+                raise ExchangeFailed(UPSTREAM_STATUS, f"status {response.status}")
+
+    def _replayable(self) -> bool:
+        return self.upload is None or self.upload.kept is not None
+
+    def replay(self, request: bytes) -> bytes:
+        """``request`` with what an upload has taken from the client and sent since, to be sent again."""
+        return request if self.upload is None or self.upload.kept is None else request + bytes(self.upload.kept)
+
     def _dial(self) -> Stream:
         """A new connection, within what is left of the exchange's time. Raises ExchangeFailed."""
-        timeout = min(self.listener.timeouts.connect, self.exchange.cutoff - monotonic())
+        timeout = min(self.exchange.timeouts.connect, self.exchange.cutoff - monotonic())
         if timeout <= 0:
             raise self._late(REQUEST_DEADLINE, "")
         try:
@@ -129,12 +220,12 @@ class Attempt:
         sent = self.stream.sent - self._sent_before if self.stream is not None else 0
         head = self.exchange.head
         assert head is not None
-        return TryOutcome(reason, head.method, sent, self.received, replayable=self.upload is None)
+        return TryOutcome(reason, head.method, sent, self.received, self._replayable(), passed_on=self.exchange.started)
 
     # -- the request --------------------------------------------------------------------------------------------
 
     def _send(self, stream: Stream, request: bytes) -> None:
-        timeouts = self.listener.timeouts
+        timeouts = self.exchange.timeouts
         try:
             stream.write(request, timeouts.idle)
         except DeadlineExceeded:
@@ -152,6 +243,7 @@ class Attempt:
                 limit=self.listener.max_body,
                 idle=timeouts.idle,
                 patience=timeouts.response_headers,
+                keep=self._keep_bytes,
             )
 
     def _request_chunked(self) -> bool:
@@ -163,6 +255,8 @@ class Attempt:
     def _read_head(self, stream: Stream) -> tuple[ResponseHead, bytes]:
         """The final response head and what was read beyond it; interim ones are passed on (RFC 9110 section 15.2)."""
         self.connection.waits_on = stream
+        whole = 0.0
+        interim = 0
         try:
             data = stream.read_later(self._patience())
             while True:
@@ -171,8 +265,9 @@ class Attempt:
                 self.received = len(data)
                 parsed = self._parse(data)
                 if parsed is None:
-                    if stream.cutoff == self.exchange.cutoff:  # the head began to come: from now on it is timed whole
-                        stream.cutoff = min(stream.cutoff, monotonic() + self._patience())
+                    # The head began to come: from now on it is timed whole.
+                    whole = whole or monotonic() + self._patience()
+                    stream.cutoff = min(stream.cutoff, whole)
                     more = stream.read(NEVER)
                     if not more:
                         raise ExchangeFailed(UPSTREAM_RESET, "closed in the middle of the response head")
@@ -181,6 +276,9 @@ class Attempt:
                 head, used = parsed
                 if head.status >= 200 or head.status == 101:
                     return head, data[used:]
+                interim += 1
+                if interim > _MAX_INTERIM:
+                    raise ExchangeFailed(UPSTREAM_MALFORMED, "interim answers without end")
                 self._pass_interim(head)
                 data = data[used:] or stream.read(self._patience())
         except DeadlineExceeded:
@@ -189,11 +287,10 @@ class Attempt:
             raise ExchangeFailed(UPSTREAM_RESET, why(error)) from None
         finally:
             self.connection.waits_on = None
-            stream.cutoff = self.exchange.cutoff
 
     def _patience(self) -> float:
         """While the body is still going up there is no response to wait for; the upload sets the time when it ends."""
-        return NEVER if self.upload is not None and not self.upload.done else self.listener.timeouts.response_headers
+        return NEVER if self.upload is not None and not self.upload.done else self.exchange.timeouts.response_headers
 
     def _parse(self, data: bytes) -> tuple[ResponseHead, int] | None:
         head = self.exchange.head
@@ -228,6 +325,11 @@ class Attempt:
         elif head.version == 10:
             extra += b"Connection: keep-alive\r\n"
         exchange.status = response.status
+        edits = exchange.rule.response_edits
+        if edits is not None:
+            response.fields = edits.apply(response.fields)
+        if exchange.set_cookie is not None:
+            extra += b"Set-Cookie: %b\r\n" % exchange.set_cookie
         out = serialize_response(response, head.version, _framing(response, chunked), extra)
         # A client that was told to close after an unfinished upload is not read from any more; neither is the upstream.
         reusable = response.keep_alive and uploaded
@@ -264,7 +366,7 @@ class Attempt:
             piece = self._next(reader)
 
     def _next(self, reader: BodyReader, *, buffered: bool = False) -> bytes:
-        idle = self.listener.timeouts.idle
+        idle = self.exchange.timeouts.idle
         try:
             return reader.buffered() if buffered else reader.next(idle)
         except BodyTruncated:
@@ -277,7 +379,7 @@ class Attempt:
             raise ExchangeFailed(UPSTREAM_MALFORMED, bad.detail) from None
 
     def _to_client(self, data: bytes) -> None:
-        idle = self.listener.timeouts.idle
+        idle = self.exchange.timeouts.idle
         try:
             self.client.write(data, idle)
         except DeadlineExceeded:
@@ -301,7 +403,7 @@ class Attempt:
         extra = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
         exchange.status = 101
         exchange.started = True
-        idle = self.listener.timeouts.idle
+        idle = self.exchange.timeouts.idle
         stream.cutoff = self.client.cutoff = NEVER
         self._to_client(serialize_response(response, 11, b"", extra) + rest)
         received, sent = self.client.received, self.client.sent

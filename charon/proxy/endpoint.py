@@ -24,7 +24,7 @@ class InFlight:
 
     __slots__ = ("_cells", "_lock", "_own", "_words")
 
-    def __init__(self, words: memoryview, cells: range, slot: int, lock: Lock) -> None:
+    def __init__(self, words: memoryview[float], cells: range, slot: int, lock: Lock) -> None:
         self._words = words
         self._cells = cells
         self._own = cells[slot]
@@ -118,6 +118,11 @@ class Endpoint:
         """An answer began after ``seconds``: what the ewma balancer goes by."""
         self.latency = observe_latency(self.latency, seconds, now - self._latency_at, _LATENCY_MEMORY)
         self._latency_at = now
+
+    def fade(self, now: float) -> None:
+        """Let what is known of its latency grow old: one slow answer must not keep an endpoint away for ever."""
+        if self.latency and not self.in_flight:
+            self.observe(0.0, now)
 
     def leave(self) -> None:
         """The snapshot no longer names this endpoint: what is under way finishes, nothing new begins."""

@@ -8,7 +8,9 @@ from charon.base.errors import Reason
 from charon.net.deadlines import NEVER
 
 if TYPE_CHECKING:
+    from charon.config.snapshot import Timeouts
     from charon.proxy.endpoint import Endpoint
+    from charon.proxy.route import Route
     from charon.wire.messages import RequestHead
 
 
@@ -17,27 +19,40 @@ class Exchange:
 
     ``start`` and ``cutoff`` are monotonic seconds. ``status`` is the status of the answer, or 499 when the client left
     before there was one. ``started`` says that a byte of the final answer has been passed on: from then on the only
-    honest way to fail is to break off.
+    honest way to fail is to break off. ``client`` is the address that limits count. ``rule`` is the route it falls
+    under and ``timeouts`` what holds for it, both the listener's defaults at first.
     """
 
     __slots__ = (
         "bytes_in",
         "bytes_out",
+        "client",
         "cutoff",
         "detail",
         "endpoint",
         "head",
+        "limited_by",
         "logged",
         "reason",
         "retries",
         "route",
+        "rule",
+        "set_cookie",
         "start",
         "started",
         "status",
+        "timeouts",
+        "watches_latency",
     )
 
-    def __init__(self, start: float) -> None:
+    def __init__(self, start: float, client: str, rule: Route, timeouts: Timeouts) -> None:
         self.start = start
+        self.client = client
+        self.rule = rule
+        self.timeouts = timeouts
+        self.set_cookie: bytes | None = None
+        self.limited_by = ""
+        self.watches_latency = False
         self.cutoff = NEVER
         self.head: RequestHead | None = None
         self.route = ""

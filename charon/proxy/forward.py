@@ -1,7 +1,9 @@
-"""Carrying one request: which service, which endpoint, how many tries, and what the client sees if none succeeds."""
+"""Carrying one request: which rule, which service, which endpoint, how many tries, and what the client sees at last."""
 
 from __future__ import annotations
 
+import random
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from charon.base.errors import (
@@ -9,19 +11,21 @@ from charon.base.errors import (
     BODY_TOO_LARGE,
     CLIENT_ABORT,
     LOOP_DETECTED,
-    NO_ENDPOINT,
     NO_ROUTE,
+    RATE_LIMITED,
     UNKNOWN_SERVICE,
     BadMessage,
     Blame,
     ExchangeFailed,
 )
-from charon.base.names import Event
-from charon.policy.retry import may_retry
+from charon.base.names import Event, Metric
+from charon.policy.retry import TryOutcome, backoff, may_retry
 from charon.policy.routes import host_key
 from charon.proxy.attempt import Attempt
+from charon.proxy.balance_key import balance_key
 from charon.proxy.body import BodyReader, chunk
-from charon.proxy.respond import local_answer
+from charon.proxy.respond import local_answer, redirect_answer
+from charon.proxy.stages import limit_rate, whole_seconds
 from charon.wire.chunked import encode_last
 from charon.wire.forwarded import is_loop, request_extra
 from charon.wire.messages import CHUNKED, RequestHead, serialize_request
@@ -36,8 +40,6 @@ if TYPE_CHECKING:
 METRICS_SERVICE = "charon-admin"
 """The supervisor's admin socket, as a service; ``/metrics`` on a listener is forwarded there."""
 
-_FURTHER_TRIES = 2
-
 
 def carry(connection: HttpConnection, exchange: Exchange, listener: Listener) -> bool:
     """Answer the request in ``exchange``, from an endpoint or by Charon itself.
@@ -51,16 +53,20 @@ def carry(connection: HttpConnection, exchange: Exchange, listener: Listener) ->
         body = BodyReader(connection.stream, head.body, connection.buffer, BAD_CHUNK, listener.head_limits)
         connection.buffer = b""
     try:
-        service = _route(connection, exchange, listener, head)
+        name = _route(connection, exchange, listener, head)
         for stage in listener.stages:
             stage(exchange)
-        keep = _forward(connection, exchange, listener, service, body)
+        rule = exchange.rule
+        if rule.limiter is not None:
+            limit_rate(rule.limiter, exchange)
+        if rule.redirect is not None:
+            keep = _redirect(connection, exchange, head, body)
+        else:
+            keep = _Forwarding(connection, exchange, listener, _service(connection, name), body).run()
     except BadMessage as bad:
-        exchange.fail(bad.reason, bad.detail)
-        keep = _answer_failure(connection, exchange, body)
+        keep = _answer_failure(connection, exchange, body, ExchangeFailed(bad.reason, bad.detail))
     except ExchangeFailed as failure:
-        exchange.fail(failure.reason, failure.detail)
-        keep = _answer_failure(connection, exchange, body)
+        keep = _answer_failure(connection, exchange, body, failure)
     if body is not None:
         exchange.bytes_in += body.size
         connection.buffer = body.leftover
@@ -68,90 +74,206 @@ def carry(connection: HttpConnection, exchange: Exchange, listener: Listener) ->
     return keep
 
 
-def _route(connection: HttpConnection, exchange: Exchange, listener: Listener, head: RequestHead) -> Service:
-    """The service for a request. Raises ExchangeFailed when there is none."""
-    plane = connection.server.plane
-    name = listener.default_service
+def _route(connection: HttpConnection, exchange: Exchange, listener: Listener, head: RequestHead) -> str | None:
+    """Find the rule of a request. Returns the name of its service, None for a redirect. Raises ExchangeFailed."""
     if head.path == listener.metrics_path and head.method in (b"GET", b"HEAD"):
-        name = METRICS_SERVICE
         exchange.logged = False
-    elif not listener.routes.empty:
-        route = listener.routes.match(host_key(head.host), head.path)
-        if route is not None:
-            exchange.route = route.name
-            name = route.service
-    if name is None:
-        raise ExchangeFailed(NO_ROUTE)
-    if head.forwarded is not None and is_loop(head, plane.instance):
+        return METRICS_SERVICE
+    if head.forwarded is not None and is_loop(head, connection.server.plane.instance):
         raise ExchangeFailed(LOOP_DETECTED)
-    service = plane.service(name)
-    if service is None or not service.known:
-        raise ExchangeFailed(UNKNOWN_SERVICE, name)
+    rule = listener.default
+    if not listener.routes.empty:
+        found = listener.routes.match(host_key(head.host), head.path, head.method, head.fields)
+        if found is not None:
+            exchange.rule = rule = found
+            exchange.route = rule.name
+    if rule.split is not None:
+        name, exchange.set_cookie = rule.split.assign(head.fields, random.random())  # noqa: S311 - no secret
+        return name
+    if rule.service is None and rule.redirect is None:
+        raise ExchangeFailed(NO_ROUTE)
+    return rule.service
+
+
+def _service(connection: HttpConnection, name: str | None) -> Service:
+    service = connection.server.plane.service(name or "")
+    if service is None or not service.spec.known:
+        raise ExchangeFailed(UNKNOWN_SERVICE, name or "")
     return service
 
 
-def _forward(
-    connection: HttpConnection, exchange: Exchange, listener: Listener, service: Service, body: BodyReader | None
-) -> bool:
-    request = _request_bytes(connection, exchange, listener, service, body)
-    tried: list[Endpoint] = []
-    tries_left = _FURTHER_TRIES
-    endpoint = service.pick()
-    if endpoint is None:
-        raise ExchangeFailed(NO_ENDPOINT, service.name)
-    while True:
-        exchange.endpoint = endpoint
-        attempt = Attempt(connection, exchange, listener, endpoint, body)
+class _Forwarding:
+    """The tries of one request at one service."""
+
+    __slots__ = ("body", "connection", "exchange", "listener", "policy", "service", "spec", "tried", "tries_left")
+
+    def __init__(
+        self,
+        connection: HttpConnection,
+        exchange: Exchange,
+        listener: Listener,
+        service: Service,
+        body: BodyReader | None,
+    ) -> None:
+        self.connection = connection
+        self.exchange = exchange
+        self.listener = listener
+        self.service = service
+        self.body = body
+        rule = exchange.rule
+        self.spec = rule.retry or service.spec.retry
+        self.policy = rule.policy or service.policy
+        self.tries_left = self.spec.attempts
+        self.tried: list[Endpoint] = []
+        exchange.watches_latency = service.spec.balance.algorithm == "ewma"
+        exchange.timeouts = timeouts = listener.timeouts_for(service.spec.timeouts, rule.timeout)
+        if timeouts.request is not None:
+            exchange.cutoff = exchange.start + timeouts.request
+
+    def run(self) -> bool:
+        """Try until there is an answer to pass on. Returns whether the client's connection can go on."""
+        exchange = self.exchange
+        service = self.service
+        request = self._request_bytes()
+        if self.tries_left:
+            service.budget.add_request(exchange.start)
+        key = balance_key(service.spec.balance, exchange)
+        endpoint, trial = service.choose((), key)
+        fresh = False
+        while True:
+            exchange.endpoint = endpoint
+            keep_bytes = self.spec.max_body_bytes if self.tries_left else 0
+            attempt = Attempt(
+                self.connection, exchange, self.listener, endpoint, self.body, trial, keep_bytes, self._may_discard
+            )
+            try:
+                attempt.run(request, self.spec.per_try_timeout, fresh=fresh)
+                return attempt.keep
+            except ExchangeFailed as error:
+                failure = error
+            finally:
+                service.done(endpoint)
+            if attempt.stale(failure) and not fresh:
+                # The ordinary end of a pooled connection: one new one, whatever the policy and the budget are.
+                if not may_retry(attempt.outcome(failure.reason), 1):
+                    raise failure
+                endpoint, trial = service.choose((), key)
+            else:
+                if not attempt.discarded and not self._may_retry(attempt.outcome(failure.reason)):
+                    raise failure
+                endpoint, trial = self._next(attempt, failure, key)
+                self.tries_left -= 1
+            fresh = True
+            request = attempt.replay(request)
+            exchange.retries += 1
+            self.connection.server.plane.metrics.retry(_method(exchange))
+
+    def _may_retry(self, outcome: TryOutcome) -> bool:
+        """Whether the policy allows another try, and the budget has room for it."""
+        if not may_retry(outcome, self.tries_left, self.policy):
+            return False
+        if self.service.budget.take(monotonic()):
+            return True
+        self.connection.server.plane.metrics.count(Metric.RETRY_BUDGET_EXHAUSTED, (self.service.name,))
+        return False
+
+    def _may_discard(self, outcome: TryOutcome) -> bool:
+        """Whether an answer that has not been passed on is dropped for another try."""
+        return outcome.status in self.policy.statuses and self._may_retry(outcome)
+
+    def _next(self, attempt: Attempt, failure: ExchangeFailed, key: int | None) -> tuple[Endpoint, bool]:
+        """Where to try again, after the wait that is due. Raises ``failure`` when there is nowhere."""
+        endpoint = attempt.endpoint
+        self.tried.append(endpoint)
+        _tell(self.connection, self.exchange, failure)
         try:
-            attempt.run(request, fresh=tries_left < _FURTHER_TRIES)
-            return attempt.keep
-        except ExchangeFailed as error:
-            if exchange.started or not may_retry(attempt.outcome(error.reason), tries_left):
+            chosen = self.service.choose(self.tried, key)
+        except ExchangeFailed:
+            if failure.reason.unsent:
+                raise failure from None  # nobody listens there; asking the same one again helps nobody
+            self._wait(failure)
+            try:
+                return self.service.choose((), key)
+            except ExchangeFailed:
+                raise failure from None
+        if not failure.reason.unsent:
+            try:
+                self._wait(failure)
+            except ExchangeFailed:
+                self.service.done(chosen[0])
+                if chosen[1] and chosen[0].state is not None:
+                    chosen[0].state.release()
                 raise
-            # A pooled connection that went stale says nothing about its endpoint; any other failure does.
-            if not attempt.reused:
-                tried.append(endpoint)
-            endpoint = service.pick(tried)
-            if endpoint is None:
-                raise
-            _tell(connection, exchange, error)
-        tries_left -= 1
-        exchange.retries += 1
-        connection.server.plane.metrics.retry(_method(exchange))
+        return chosen
+
+    def _wait(self, failure: ExchangeFailed) -> None:
+        """The back-off. Raises ``failure`` when the deadline would pass, CLIENT_ABORT when the client leaves."""
+        seconds = backoff(self.spec, self.exchange.retries + 1, random.random())  # noqa: S311 - no secret
+        if monotonic() + seconds >= self.exchange.cutoff:
+            raise failure
+        if not self.connection.pause(seconds):
+            raise ExchangeFailed(CLIENT_ABORT, "left while another try was waited for")
+
+    def _request_bytes(self) -> bytes:
+        """The request as it goes up: its head, and as much of its body as came along with it."""
+        connection, listener, body = self.connection, self.listener, self.body
+        head = self.exchange.head
+        assert head is not None
+        trusted = listener.trusted.trusts(connection.client)
+        if not head.host:
+            head.host = self.service.authority  # HTTP/1.0 without Host: most servers want one in HTTP/1.1
+        extra = request_extra(head, connection.client, b"http", trusted, connection.server.plane.instance)
+        if head.upgrade is not None:
+            extra += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
+        elif head.te_trailers:
+            extra += b"Connection: TE\r\nTE: trailers\r\n"
+        self._edit(head)
+        if body is None:
+            return serialize_request(head, extra)
+        piece = body.buffered()
+        if listener.max_body is not None and body.size > listener.max_body:
+            raise ExchangeFailed(BODY_TOO_LARGE, f"more than {listener.max_body} bytes")
+        if head.expect_continue and not body.done:
+            extra += b"Expect: 100-continue\r\n"
+        if head.body == CHUNKED:
+            piece = (chunk(piece) if piece else b"") + (encode_last(body.trailers) if body.done else b"")
+        return serialize_request(head, extra) + piece
+
+    def _edit(self, head: RequestHead) -> None:
+        """What the route changes in the request. The path that was asked for stays in the log."""
+        rule = self.exchange.rule
+        if rule.rewrite is not None:
+            head.target = rule.rewrite.target(head.path, head.target[len(head.path) :])
+            if rule.rewrite.host is not None:
+                head.host = rule.rewrite.host
+        if rule.request_edits is not None:
+            head.fields = rule.request_edits.apply(head.fields)
 
 
-def _request_bytes(
-    connection: HttpConnection, exchange: Exchange, listener: Listener, service: Service, body: BodyReader | None
-) -> bytes:
-    """The request as it goes up: its head, and as much of its body as came along with it."""
-    head = exchange.head
-    assert head is not None
-    server = connection.server
-    trusted = listener.trusted.trusts(connection.client)
-    if not head.host:
-        head.host = service.authority  # HTTP/1.0 without Host: most servers want one in HTTP/1.1
-    extra = request_extra(head, connection.client, b"http", trusted, server.plane.instance)
-    if head.upgrade is not None:
-        extra += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
-    elif head.te_trailers:
-        extra += b"Connection: TE\r\nTE: trailers\r\n"
-    if body is None:
-        return serialize_request(head, extra)
-    piece = body.buffered()
-    if listener.max_body is not None and body.size > listener.max_body:
-        raise ExchangeFailed(BODY_TOO_LARGE, f"more than {listener.max_body} bytes")
-    if head.expect_continue and not body.done:
-        extra += b"Expect: 100-continue\r\n"
-    if head.body == CHUNKED:
-        piece = (chunk(piece) if piece else b"") + (encode_last(body.trailers) if body.done else b"")
-    return serialize_request(head, extra) + piece
+def _redirect(connection: HttpConnection, exchange: Exchange, head: RequestHead, body: BodyReader | None) -> bool:
+    redirect = exchange.rule.redirect
+    assert redirect is not None
+    exchange.status = redirect.status
+    keep = _goes_on(connection, head, body)
+    location = redirect.location(b"http", head.host, head.path, head.target[len(head.path) :])
+    return connection.answer(exchange, redirect_answer(redirect.status, location, head, keep)) and keep
 
 
-def _answer_failure(connection: HttpConnection, exchange: Exchange, body: BodyReader | None) -> bool:
+def _goes_on(connection: HttpConnection, head: RequestHead, body: BodyReader | None) -> bool:
+    return head.keep_alive and (body is None or body.done) and not connection.server.plane.draining
+
+
+def _answer_failure(
+    connection: HttpConnection, exchange: Exchange, body: BodyReader | None, failure: ExchangeFailed
+) -> bool:
     """Tell the client, if it can still be told, and say whether its connection can go on."""
-    reason = exchange.reason
-    assert reason is not None
-    _tell_failure(connection, exchange)
+    reason = failure.reason
+    exchange.fail(reason, failure.detail)
+    plane = connection.server.plane
+    if reason is RATE_LIMITED:
+        plane.rate_limited(exchange.limited_by, exchange.client, exchange.start)
+    elif exchange.endpoint is not None and reason is not CLIENT_ABORT:
+        _tell(connection, exchange, failure)
     if exchange.started:
         return False
     exchange.status = reason.status
@@ -159,23 +281,25 @@ def _answer_failure(connection: HttpConnection, exchange: Exchange, body: BodyRe
         return False
     head = exchange.head
     assert head is not None
-    # After a request that broke the rules nothing more is taken from its client, even where all of it was read.
-    keep = head.keep_alive and reason.blame is not Blame.CLIENT and (body is None or body.done)
-    keep = keep and not connection.server.plane.draining
-    answer = local_answer(reason, version=head.version, keep_alive=keep, head_only=head.method == b"HEAD")
+    keep = _goes_on(connection, head, body)
+    if reason.blame is Blame.CLIENT and reason is not RATE_LIMITED:
+        keep = False  # after a request that broke the rules nothing more is taken, even where all of it was read
+    answer = local_answer(
+        reason,
+        version=head.version,
+        keep_alive=keep,
+        head_only=head.method == b"HEAD",
+        retry_after=None if failure.retry_after is None else whole_seconds(failure.retry_after),
+        fields=failure.fields,
+    )
     return connection.answer(exchange, answer) and keep
-
-
-def _tell_failure(connection: HttpConnection, exchange: Exchange) -> None:
-    reason = exchange.reason
-    if reason is not None and exchange.endpoint is not None and reason is not CLIENT_ABORT:
-        _tell(connection, exchange, ExchangeFailed(reason, exchange.detail))
 
 
 def _tell(connection: HttpConnection, exchange: Exchange, failure: ExchangeFailed) -> None:
     """A try at an endpoint failed: say so in the event log."""
     endpoint = exchange.endpoint
-    assert endpoint is not None
+    if endpoint is None or failure.reason.blame is not Blame.UPSTREAM:
+        return
     connection.server.plane.events.warning(
         Event.UPSTREAM_ERROR,
         service=endpoint.service,

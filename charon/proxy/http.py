@@ -11,9 +11,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from gevent.event import Event as Flag
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from charon.base.errors import CLIENT_ABORT, DRAINING, INTERNAL, REQUEST_TIMEOUT, BadMessage, ExchangeFailed
+from charon.base.errors import CLIENT_ABORT, DRAINING, INTERNAL, REQUEST_TIMEOUT, BadMessage, ExchangeFailed, Reason
 from charon.base.names import Event
 from charon.net.accept import peer_ip
 from charon.net.deadlines import NEVER
@@ -26,6 +27,7 @@ from charon.proxy.plane import DataPlane
 from charon.proxy.record import record_http
 from charon.proxy.respond import local_answer
 from charon.proxy.server import ProxyServer
+from charon.wire.forwarded import client_address
 from charon.wire.messages import RequestHead, parse_request
 
 _LINGER = 5.0
@@ -59,16 +61,24 @@ class HttpConnection(WSGIHandler):
         self.idle = True
         self.served = 0
         self.left_at = 0.0
+        self._pausing: Flag | None = None
 
     def handle(self) -> None:
         """Serve the connection until it ends."""
-        server = self.server
-        server.opened(self)
         try:
             while self._serve_one():
                 self.served += 1
         finally:
-            server.ended(self)
+            self.stream.close()
+
+    def refuse(self, reason: Reason) -> None:
+        """Turn the client away before it has asked for anything."""
+        try:
+            self.stream.write(local_answer(reason, retry_after=1), _LINGER)
+            self._close_gently()
+        except (DeadlineExceeded, OSError):
+            pass  # it is gone, or does not read: closing says the same
+        finally:
             self.stream.close()
 
     def _serve_one(self) -> bool:
@@ -79,16 +89,15 @@ class HttpConnection(WSGIHandler):
         if not data:
             return False
         listener = self.server.listener
-        exchange = Exchange(monotonic())
+        exchange = Exchange(monotonic(), self.client, listener.default, listener.timeouts)
         counters = self.server.counters
         counters.in_flight += 1
         keep = False
         try:
             head = self._head(exchange, listener, data)
             if head is not None:
-                timeout = listener.timeouts.request
-                if timeout is not None:
-                    exchange.cutoff = exchange.start + timeout
+                if head.forwarded is not None:
+                    exchange.client = client_address(head, self.client, listener.trusted)
                 keep = carry(self, exchange, listener)
                 self.stream.cutoff = NEVER
         except Exception as error:  # noqa: BLE001 - a fault of ours must cost one request, not the worker
@@ -182,6 +191,9 @@ class HttpConnection(WSGIHandler):
         head = exchange.head
         if head is not None and not head.keep_alive and not self.buffer and not head.body:
             return  # the client asked for the close and has sent all it will
+        self._close_gently()
+
+    def _close_gently(self) -> None:
         stream = self.stream
         stream.cutoff = monotonic() + _LINGER
         try:
@@ -208,18 +220,30 @@ class HttpConnection(WSGIHandler):
     def notice_departure(self, now: float, client_fin: float) -> None:
         """Called by the sweep: a client that has left while its answer is waited for ends the wait."""
         upstream = self.waits_on
-        if upstream is None:
+        if upstream is None and self._pausing is None:
             self.left_at = 0.0
             return
         peer = self.stream.peer()
         if peer is Peer.OPEN:
             return
-        if peer is Peer.RESET:
-            upstream.interrupt(ExchangeFailed(CLIENT_ABORT, "reset while waiting for the answer"))
-        elif not self.left_at:
-            self.left_at = now
-        elif now - self.left_at >= client_fin:
-            upstream.interrupt(ExchangeFailed(CLIENT_ABORT, "closed while waiting for the answer"))
+        if peer is Peer.ENDED and (not self.left_at or now - self.left_at < client_fin):
+            self.left_at = self.left_at or now
+        elif upstream is not None:
+            upstream.interrupt(ExchangeFailed(CLIENT_ABORT, f"{peer.value} while waiting for the answer"))
+        elif self._pausing is not None:
+            self._pausing.set()
+
+    @property
+    def pausing(self) -> bool:
+        return self._pausing is not None
+
+    def pause(self, seconds: float) -> bool:
+        """Wait before another try. Returns whether the client is still there."""
+        self._pausing = Flag()
+        try:
+            return not self._pausing.wait(timeout=seconds)
+        finally:
+            self._pausing = None
 
 
 class HttpServer(ProxyServer, WSGIServer):
@@ -232,8 +256,8 @@ class HttpServer(ProxyServer, WSGIServer):
     ) -> None:
         super().__init__(fd, listener, plane, max_connections, on_error, log=None, error_log=None)
 
-    def handle(self, sock: RawSocket, address: Any) -> None:
-        HttpConnection(sock, address, self).handle()
+    def make(self, sock: RawSocket, address: Any) -> HttpConnection:
+        return HttpConnection(sock, address, self)
 
     def update_environ(self) -> None:
         """pywsgi looks up the host's name here, for WSGI's environ, which is not used."""
@@ -242,7 +266,7 @@ class HttpServer(ProxyServer, WSGIServer):
         """Greenlets that wait for an upstream cannot see their client leave: look for them."""
         client_fin = self.listener.timeouts.client_fin
         for connection in tuple(self.connections):
-            if connection.waits_on is not None or connection.left_at:
+            if connection.waits_on is not None or connection.left_at or connection.pausing:
                 connection.notice_departure(now, client_fin)
 
     def close_idle(self) -> None:

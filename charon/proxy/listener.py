@@ -2,41 +2,76 @@
 
 from __future__ import annotations
 
-from charon.config.snapshot import ListenerSpec
+from dataclasses import replace
+
+from charon.config.snapshot import ListenerSpec, RouteSpec, TimeoutOverrides, Timeouts
 from charon.policy.routes import RouteTable
+from charon.proxy.route import Route
 from charon.proxy.stages import stages
+from charon.shared.limiter import Buckets, Limiter
 from charon.wire.forwarded import TrustedPeers
 from charon.wire.messages import HeadLimits
 
 
 class Listener:
-    """What a connection of this listener is to be done with."""
+    """What a connection of this listener is to be done with. ``default`` is the rule where no other matches."""
 
     __slots__ = (
+        "_timeouts",
         "access_log",
+        "default",
         "default_service",
         "head_limits",
+        "limiter",
         "max_body",
+        "max_per_client",
         "metrics_path",
         "name",
         "routes",
-        "stages",
         "spec",
+        "stages",
         "timeouts",
         "trusted",
     )
 
-    def __init__(self, spec: ListenerSpec) -> None:
+    def __init__(self, spec: ListenerSpec, buckets: Buckets) -> None:
         self.spec = spec
         self.name = spec.name
-        self.routes = RouteTable(spec.routes)
-        self.stages = stages(spec)
+        self.routes = RouteTable([Route(route, buckets) for route in spec.routes])
+        self.default_service = spec.default_service
+        self.default = Route(RouteSpec("", spec.default_service), buckets)
         self.head_limits = HeadLimits(
             max_header_bytes=spec.limits.max_header_bytes, max_headers=spec.limits.max_headers
         )
         self.trusted = TrustedPeers(spec.trusted_proxies)
         self.timeouts = spec.timeouts
-        self.default_service = spec.default_service
         self.max_body = spec.limits.max_body_bytes
+        self.max_per_client = spec.max_connections_per_client
         self.metrics_path = spec.metrics_path.encode("ascii") if spec.metrics_path else None
         self.access_log = spec.access_log
+        self.limiter = Limiter(spec.rate_limit, buckets) if spec.rate_limit is not None else None
+        self.stages = stages(spec, self.limiter)
+        self._timeouts: dict[tuple[TimeoutOverrides | None, float | None], Timeouts] = {}
+
+    def timeouts_for(self, overrides: TimeoutOverrides | None, of_route: float | None) -> Timeouts:
+        """The listener's timeouts, over them a service's, over them a route's ``timeout``; made once for each."""
+        if overrides is None and of_route is None:
+            return self.timeouts
+        found = self._timeouts.get((overrides, of_route))
+        if found is None:
+            found = self.timeouts
+            if overrides is not None:
+                own = found
+                found = replace(
+                    own,
+                    connect=own.connect if overrides.connect is None else overrides.connect,
+                    response_headers=(
+                        own.response_headers if overrides.response_headers is None else overrides.response_headers
+                    ),
+                    request=own.request if overrides.request is None else overrides.request,
+                    idle=own.idle if overrides.idle is None else overrides.idle,
+                )
+            if of_route is not None:
+                found = replace(found, request=of_route)
+            self._timeouts[overrides, of_route] = found
+        return found

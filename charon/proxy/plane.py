@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from charon.base.names import Event, Metric
 from charon.config.snapshot import Snapshot
 from charon.proxy.service import Service, Services
+from charon.proxy.sharing import Sharing
 from charon.telemetry.access_log import AccessLog
 from charon.telemetry.events import EventLog
 from charon.telemetry.metrics import WorkerMetrics
@@ -12,13 +14,15 @@ from charon.telemetry.metrics import WorkerMetrics
 class DataPlane:
     """One worker's view of the appliance. ``instance`` tells this Charon from others in ``Via``."""
 
-    def __init__(self, events: EventLog, access_log: AccessLog, metrics: WorkerMetrics) -> None:
+    def __init__(self, events: EventLog, access_log: AccessLog, metrics: WorkerMetrics, sharing: Sharing) -> None:
         self.events = events
         self.access_log = access_log
         self.metrics = metrics
-        self.services = Services(metrics)
+        self.sharing = sharing
+        self.services = Services(sharing)
         self.instance = b""
         self.draining = False
+        self._told: dict[str, float] = {}
 
     def apply(self, snapshot: Snapshot) -> None:
         """Follow ``snapshot`` as far as it concerns all listeners."""
@@ -28,6 +32,13 @@ class DataPlane:
 
     def service(self, name: str) -> Service | None:
         return self.services.get(name)
+
+    def rate_limited(self, limit: str, client: str, now: float) -> None:
+        """Something was over ``limit``: count it, and say so at most once a second for each limit."""
+        self.metrics.count(Metric.HTTP_RATE_LIMITED, (limit,))
+        if now - self._told.get(limit, 0.0) >= 1.0:
+            self._told[limit] = now
+            self.events.warning(Event.RATE_LIMITED, limit=limit, client=client)
 
     def gauges(self) -> None:
         """Bring the gauges of endpoints up to date, before the counters are collected."""

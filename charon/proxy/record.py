@@ -6,7 +6,6 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from charon.base.names import NO_UPSTREAM
-from charon.wire.forwarded import client_address
 
 if TYPE_CHECKING:
     from charon.proxy.exchange import Exchange
@@ -29,9 +28,6 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
     plane = connection.server.plane
     plane.metrics.http_request(method, exchange.status, upstream, seconds)
     if listener.access_log:
-        client = connection.client
-        if head is not None and head.forwarded is not None:
-            client = client_address(head, client, listener.trusted)
         reason = exchange.reason
         plane.access_log.http(
             method,
@@ -42,7 +38,7 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
             exchange.bytes_out,
             listener.name,
             exchange.route,
-            client,
+            exchange.client,
             exchange.bytes_in,
             exchange.retries,
             reason.word if reason is not None else None,

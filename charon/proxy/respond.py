@@ -7,6 +7,7 @@ from http import HTTPStatus
 from time import monotonic
 
 from charon.base.errors import METHOD_NOT_ALLOWED, Reason
+from charon.wire.messages import RequestHead
 
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
@@ -32,10 +33,11 @@ def local_answer(
     keep_alive: bool = False,
     head_only: bool = False,
     retry_after: int | None = None,
+    fields: bytes = b"",
 ) -> bytes:
     """The whole answer for ``reason``: status, the reason's word in ``X-Charon-Error``, and one line of text.
 
-    ``retry_after`` is in seconds. ``head_only`` leaves the text out (HEAD).
+    ``retry_after`` is in seconds. ``head_only`` leaves the text out (HEAD). ``fields`` are further lines of the head.
     """
     text = b"%b: %b\n" % (reason.word.encode(), reason.text.encode())
     lines = [
@@ -45,6 +47,7 @@ def local_answer(
     ]
     if retry_after is not None:
         lines.append(b"Retry-After: %d\r\n" % retry_after)
+    lines.append(fields)
     if reason is METHOD_NOT_ALLOWED:
         lines.append(b"Allow: %b\r\n" % _METHODS)
     if not keep_alive:
@@ -55,3 +58,21 @@ def local_answer(
     if not head_only:
         lines.append(text)
     return b"".join(lines)
+
+
+def redirect_answer(status: int, location: bytes, head: RequestHead, keep_alive: bool) -> bytes:
+    """A redirect to ``location``, in answer to ``head``."""
+    text = b"See %b\n" % location
+    connection = b"" if keep_alive and head.version == 11 else b"keep-alive" if keep_alive else b"close"
+    return (
+        b"HTTP/1.1 %d %b\r\nDate: %b\r\nLocation: %b\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n%b\r\n%b"
+        % (
+            status,
+            _PHRASES[status],
+            http_date(),
+            location,
+            len(text),
+            b"Connection: %b\r\n" % connection if connection else b"",
+            b"" if head.method == b"HEAD" else text,
+        )
+    )

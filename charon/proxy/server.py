@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from _socket import socket as RawSocket
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from charon.base.errors import TOO_MANY_CONNECTIONS, Reason
 from charon.net.accept import Acceptor
 from charon.net.stream import Stream
 from charon.proxy.listener import Listener
@@ -15,6 +17,13 @@ class Connection(Protocol):
     """A client connection of either kind."""
 
     stream: Stream
+    client: str
+
+    def handle(self) -> None:
+        """Serve it until it ends. Closes its streams."""
+
+    def refuse(self, reason: Reason) -> None:
+        """Turn it away. Closes its stream."""
 
     def abort(self) -> None:
         """End it wherever it is: its time to drain is over."""
@@ -38,15 +47,31 @@ class ProxyServer(Acceptor):
         self.connections: set[Any] = set()
         super().__init__(fd, max_connections, on_accept_error, **options)
 
-    def opened(self, connection: Connection) -> None:
+    def make(self, sock: RawSocket, address: Any) -> Connection:
+        """The connection object for an accepted socket."""
+        raise NotImplementedError
+
+    def handle(self, sock: RawSocket, address: Any) -> None:
+        """Serve one client connection from accept to close; runs in a greenlet of its own."""
+        connection = self.make(sock, address)
         self.connections.add(connection)
         self.counters.accepted += 1
         self.counters.connections += 1
-
-    def ended(self, connection: Connection) -> None:
-        self.connections.discard(connection)
-        self.counters.connections -= 1
-        self._count_bytes(connection.stream)
+        limit = self.listener.max_per_client
+        counted: float | None = None
+        try:
+            if limit is not None:
+                counted = self.plane.sharing.connections.open(self.listener.name, connection.client, limit)
+            if limit is None or counted is not None:
+                connection.handle()
+            else:
+                connection.refuse(TOO_MANY_CONNECTIONS)
+        finally:
+            if counted is not None:
+                self.plane.sharing.connections.close(counted)
+            self.connections.discard(connection)
+            self.counters.connections -= 1
+            self._count_bytes(connection.stream)
 
     def count_bytes(self) -> None:
         """Add what open connections have moved so far to the counters, so that long ones are seen while they last."""

@@ -73,7 +73,7 @@ class Service:
     def apply(self, spec: ServiceSpec) -> None:
         """Follow ``spec``, keeping the endpoints that are there already."""
         before, self.spec = self.spec, spec
-        old = [(endpoint.name, endpoint.spec.weight) for endpoint in self.endpoints]
+        old = [(endpoint, endpoint.spec.weight) for endpoint in self.endpoints]
         present = {endpoint.name: endpoint for endpoint in self.endpoints}
         endpoints = []
         for wanted in spec.endpoints:
@@ -94,7 +94,7 @@ class Service:
         states = [endpoint.state for endpoint in endpoints if endpoint.state is not None]
         for state in states:
             state.peers = states
-        if old != [(endpoint.name, endpoint.spec.weight) for endpoint in endpoints] or before.balance != spec.balance:
+        if old != [(endpoint, endpoint.spec.weight) for endpoint in endpoints] or before.balance != spec.balance:
             self._balancer = balancer(spec.balance, endpoints, random.random)
         if before.retry != spec.retry or before.row != spec.row:
             self.policy = RetryPolicy.compile(spec.retry)

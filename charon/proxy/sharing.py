@@ -19,9 +19,7 @@ _BREAKER_STATES = ("open", "half_open", "closed")
 class Sharing:
     """The shared table as the worker in ``slot`` uses it."""
 
-    def __init__(
-        self, table: SharedTable, slot: int, secret: bytes, metrics: WorkerMetrics, events: EventLog
-    ) -> None:
+    def __init__(self, table: SharedTable, slot: int, secret: bytes, metrics: WorkerMetrics, events: EventLog) -> None:
         self.slot = slot
         self.buckets = Buckets(table, secret)
         self.connections = ClientConnections(table, slot, secret)

@@ -6,15 +6,25 @@ from _socket import socket as RawSocket
 from time import monotonic
 from typing import Any
 
-from charon.base.errors import DRAINING, INTERNAL, NO_ENDPOINT, UNKNOWN_SERVICE, ExchangeFailed, Reason
+from charon.base.errors import (
+    DRAINING,
+    INTERNAL,
+    RATE_LIMITED,
+    UNKNOWN_SERVICE,
+    Blame,
+    ExchangeFailed,
+    Reason,
+)
 from charon.base.names import NO_UPSTREAM, Event
 from charon.net.accept import peer_ip
 from charon.net.relay import Relay
 from charon.net.stream import Stream
 from charon.net.tasks import rename
+from charon.policy.hashing import hash_key
 from charon.proxy.endpoint import Endpoint
 from charon.proxy.listener import Listener
 from charon.proxy.server import ProxyServer
+from charon.proxy.service import Service
 from charon.telemetry.metrics import OK
 
 
@@ -34,60 +44,100 @@ class TcpConnection:
         start = monotonic()
         listener = self.server.listener
         reason: Reason | None = None
-        detail = ""
         rename(f"tcp {listener.name} {self.client}")
         try:
+            self._limit(listener, start)
             self._carry(listener)
             if self.relay is not None:
-                reason, detail = self.relay.reason, self.relay.detail
+                reason = self.relay.reason
         except ExchangeFailed as failure:
-            reason, detail = failure.reason, failure.detail
+            reason = failure.reason
         except Exception as error:  # noqa: BLE001 - a fault of ours must cost one connection, not the worker
-            reason, detail = INTERNAL, repr(error)
+            reason = INTERNAL
             self.server.plane.events.error(Event.INTERNAL_ERROR, exc=error, listener=listener.name)
         finally:
-            self._record(listener, monotonic() - start, reason, detail)
+            self._record(listener, monotonic() - start, reason)
 
     def abort(self) -> None:
         if self.relay is not None:
             self.relay.end(DRAINING, "drain timeout")
 
-    def _carry(self, listener: Listener) -> None:
-        self.endpoint, self.upstream = self._connect(listener)
-        self.endpoint.in_flight += 1
-        try:
-            self.relay = Relay(self.stream, self.upstream, listener.timeouts.idle)
-            self.relay.run(f"tcp {listener.name} {self.client} up")
-        finally:
-            self.endpoint.in_flight -= 1
+    def refuse(self, reason: Reason) -> None:
+        self._record(self.server.listener, 0.0, reason)
 
-    def _connect(self, listener: Listener) -> tuple[Endpoint, Stream]:
-        """A connection to the first endpoint that accepts one. Raises ExchangeFailed."""
+    def _limit(self, listener: Listener, now: float) -> None:
+        """Connections per second. Raises ExchangeFailed when there have been enough."""
+        limiter = listener.limiter
+        if limiter is None:
+            return
+        key = self.client.encode() if limiter.spec.key == "client_ip" else b""
+        if not limiter.take(key, now).allowed:
+            self.server.plane.rate_limited(limiter.spec.name, self.client, now)
+            raise ExchangeFailed(RATE_LIMITED, limiter.spec.name)
+
+    def _carry(self, listener: Listener) -> None:
         service = self.server.plane.service(listener.default_service or "")
         if service is None or not service.known:
             raise ExchangeFailed(UNKNOWN_SERVICE, listener.default_service or "")
+        timeouts = listener.timeouts_for(service.spec.timeouts, None)
+        self._connect(service, timeouts.connect)
+        assert self.endpoint is not None
+        assert self.upstream is not None
+        self.endpoint.in_flight += 1
+        try:
+            self.relay = Relay(self.stream, self.upstream, timeouts.idle)
+            self.relay.run(f"tcp {listener.name} {self.client} up")
+        finally:
+            self.endpoint.in_flight -= 1
+            service.done(self.endpoint)
+
+    def _connect(self, service: Service, timeout: float) -> None:
+        """Connect to the first endpoint that accepts. Raises ExchangeFailed when none does.
+
+        For a relay a connection is all the evidence there is: what goes over it later is not ours to judge.
+        """
         tried: list[Endpoint] = []
-        failure = ExchangeFailed(NO_ENDPOINT, service.name)
-        while True:
-            endpoint = service.pick(tried)
-            if endpoint is None:
-                raise failure
-            self.endpoint = endpoint
+        failure: ExchangeFailed | None = None
+        key = hash_key(self.client.encode()) if service.spec.balance.algorithm == "ring_hash" else None
+        while self.upstream is None:
             try:
-                return endpoint, endpoint.dial(listener.timeouts.connect)
+                endpoint, trial = service.choose(tried, key)
+            except ExchangeFailed as none_left:
+                raise failure or none_left from None
+            self.endpoint = endpoint
+            began = monotonic()
+            state = endpoint.state
+            try:
+                self.upstream = endpoint.dial(timeout)
             except ExchangeFailed as error:
                 failure = error
-                self.server.plane.events.warning(
-                    Event.UPSTREAM_ERROR,
-                    service=service.name,
-                    upstream=endpoint.name,
-                    reason=error.reason.word,
-                    error=error.detail,
-                    tries=len(tried) + 1,
-                )
                 tried.append(endpoint)
+                self._tell(service, error, len(tried))
+                if state is not None and error.reason.blame is Blame.UPSTREAM:
+                    state.failure(monotonic(), began, trial=trial)
+                    trial = False
+            else:
+                if state is not None:
+                    state.success(monotonic(), began, trial=trial)
+                    trial = False
+            finally:
+                if trial and state is not None:
+                    state.release()
+                if self.upstream is None:
+                    service.done(endpoint)
 
-    def _record(self, listener: Listener, seconds: float, reason: Reason | None, detail: str) -> None:
+    def _tell(self, service: Service, failure: ExchangeFailed, tries: int) -> None:
+        assert self.endpoint is not None
+        self.server.plane.events.warning(
+            Event.UPSTREAM_ERROR,
+            service=service.name,
+            upstream=self.endpoint.name,
+            reason=failure.reason.word,
+            error=failure.detail,
+            tries=tries,
+        )
+
+    def _record(self, listener: Listener, seconds: float, reason: Reason | None) -> None:
         """Close both sides, so that a failure looks like one, and account for the connection."""
         streams = [stream for stream in (self.stream, self.upstream) if stream is not None]
         for stream in streams:
@@ -108,13 +158,8 @@ class TcpConnection:
 class TcpServer(ProxyServer):
     """A TCP listener in this worker. Each of its connections has until the drain timeout; none is ever idle."""
 
-    def handle(self, sock: RawSocket, address: Any) -> None:
-        connection = TcpConnection(sock, address, self)
-        self.opened(connection)
-        try:
-            connection.handle()
-        finally:
-            self.ended(connection)
+    def make(self, sock: RawSocket, address: Any) -> TcpConnection:
+        return TcpConnection(sock, address, self)
 
     def sweep(self, now: float) -> None:
         for connection in tuple(self.connections):

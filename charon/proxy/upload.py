@@ -26,14 +26,24 @@ class Upload:
     """Copies what is left of ``body`` to ``upstream``.
 
     ``done`` says that all of it was sent; the wait for the response head then gets ``patience`` seconds from that
-    moment on. When the client fails, whoever waits for the upstream's answer gets the ExchangeFailed. When the upstream
-    stops taking the body, the upload just ends: the upstream's answer, or the lack of one, says why.
+    moment on. ``kept`` holds what was taken from the client, as it was sent, while it is at most ``keep`` bytes: so
+    much can be sent again; None when it is more. When the client fails, whoever waits for the upstream's answer gets
+    the ExchangeFailed. When the upstream stops taking the body, the upload just ends: the upstream's answer, or the
+    lack of one, says why.
     """
 
-    __slots__ = ("_body", "_chunked", "_limit", "_patience", "_task", "_timeout", "done", "upstream")
+    __slots__ = ("_body", "_chunked", "_keep", "_limit", "_patience", "_task", "_timeout", "done", "kept", "upstream")
 
     def __init__(
-        self, body: BodyReader, upstream: Stream, *, chunked: bool, limit: int | None, idle: float, patience: float
+        self,
+        body: BodyReader,
+        upstream: Stream,
+        *,
+        chunked: bool,
+        limit: int | None,
+        idle: float,
+        patience: float,
+        keep: int,
     ) -> None:
         self._body = body
         self._chunked = chunked
@@ -42,6 +52,8 @@ class Upload:
         self._patience = patience
         self.upstream = upstream
         self.done = False
+        self.kept: bytearray | None = bytearray() if keep else None
+        self._keep = keep
         self._task: Greenlet[..., None] = spawn("upload", self._run)
 
     def stop(self) -> None:
@@ -65,6 +77,11 @@ class Upload:
         last = self._body.done
         if self._chunked:
             piece = (chunk(piece) if piece else b"") + (encode_last(self._body.trailers) if last else b"")
+        if self.kept is not None:
+            if len(self.kept) + len(piece) > self._keep:
+                self.kept = None
+            else:
+                self.kept += piece
         try:
             if piece:
                 self.upstream.write(piece, self._timeout)

@@ -55,11 +55,11 @@ class ClientConnections:
         return float((key_hash(f"{listener}\0{client}".encode(), self._secret) >> 12) | 1)
 
 
-def _count(area: memoryview, start: int, hashed: float) -> float:
+def _count(area: memoryview[float], start: int, hashed: float) -> float:
     return sum(area[p + _WAYS] for p in range(start, start + _WAYS) if area[p] == hashed)
 
 
-def _place(area: memoryview, start: int, hashed: float) -> int | None:
+def _place(area: memoryview[float], start: int, hashed: float) -> int | None:
     free = None
     for place in range(start, start + _WAYS):
         if area[place] == hashed:

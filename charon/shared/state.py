@@ -63,6 +63,10 @@ class EndpointState:
 
     # -- before a request ---------------------------------------------------------------------------------------
 
+    def plain(self) -> bool:
+        """Whether there is nothing to say of the endpoint, and a good answer need not be counted."""
+        return not self._words[self._base] and (self._breaker is None or self._breaker.error_rate is None)
+
     def usable(self, now: float, *, ejected_too: bool = False) -> bool:
         """Whether a request may be sent now; ``ejected_too``: also if traffic has set the endpoint aside."""
         words = self._words
@@ -71,9 +75,8 @@ class EndpointState:
             return True
         if words[base + _DOWN]:
             return False
-        if words[base + _BREAKER] and self._breaker is not None:
-            if not breaker.would_admit(self._read_breaker(), self._breaker, now):
-                return False
+        if words[base + _BREAKER] and self.breaker_open(now):
+            return False
         return ejected_too or self._passive is None or now >= words[base + _EJECTED_UNTIL]
 
     def admit(self, now: float) -> Admission:
@@ -101,9 +104,9 @@ class EndpointState:
 
     def success(self, now: float, began: float, *, trial: bool) -> None:
         """A request that began at ``began`` was answered well."""
-        spec = self._breaker
-        if not self._words[self._base] and (spec is None or spec.error_rate is None):
+        if self.plain() and not trial:
             return
+        spec = self._breaker
         with self._lock:
             before, passive_before = self._read_breaker(), self._read_passive()
             after = before if spec is None else breaker.success(before, spec, now, trial, began)
@@ -149,8 +152,16 @@ class EndpointState:
             base = self._base
             if words[base + _DOWN] and not down:
                 words[base + _RETURNED] = now
+                self._due(now)
             words[base + _DOWN] = 1.0 if down else 0.0
             self._note(self._read_breaker(), self._read_passive(), now)
+
+    def _due(self, now: float) -> None:
+        """The endpoint is reachable again: an open breaker need not wait any longer before its one trial."""
+        spec = self._breaker
+        b = self._read_breaker()
+        if spec is not None and b.state == State.OPEN:
+            self._write_breaker(b, b._replace(changed_at=min(b.changed_at, now - spec.open_duration)))
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -181,9 +192,7 @@ class EndpointState:
 
     # -- writing, all of it under the lock ----------------------------------------------------------------------
 
-    def _write(
-        self, before: Breaker, after: Breaker, passive_before: Passive, passive: Passive, now: float
-    ) -> None:
+    def _write(self, before: Breaker, after: Breaker, passive_before: Passive, passive: Passive, now: float) -> None:
         if passive is not passive_before:
             for offset, value in enumerate(passive):
                 self._words[self._base + _PASSIVE + offset] = value

@@ -93,15 +93,15 @@ class SharedTable:
         """Where the retry window of a service begins for one slot; it has ``BUDGET_WORDS`` words."""
         return self._budgets + (slot * SERVICE_ROWS + service_row) * BUDGET_WORDS
 
-    def named_keys(self) -> memoryview:
+    def named_keys(self) -> memoryview[float]:
         """Pairs of words for buckets whose keys stand in the configuration."""
         return self.words[self._named : self._clients]
 
-    def client_keys(self) -> memoryview:
+    def client_keys(self) -> memoryview[float]:
         """Pairs of words for buckets whose keys clients choose."""
         return self.words[self._clients : self._connections]
 
-    def connection_keys(self, slot: int) -> memoryview:
+    def connection_keys(self, slot: int) -> memoryview[float]:
         """Pairs of words for one slot's open connections by client."""
         first = self._connections + slot * 2 * CONNECTION_KEYS
         return self.words[first : first + 2 * CONNECTION_KEYS]
@@ -113,6 +113,12 @@ class SharedTable:
         keys = self.connection_keys(slot)
         with self.limits:
             keys[:] = memoryview(bytes(len(keys) * _WORD)).cast("d")
+
+    def clear_service_row(self, row: int) -> None:
+        """A service's row begins anew: no request and no retry has been counted."""
+        for slot in range(self.slots):
+            first = self.budget_cells(row, slot)
+            self.words[first : first + BUDGET_WORDS] = memoryview(bytes(BUDGET_WORDS * _WORD)).cast("d")
 
     def clear_row(self, row: int) -> None:
         """A row begins anew: nothing is known of its endpoint, and nothing is in flight."""

@@ -261,9 +261,7 @@ def fold_method(method: str) -> str:
     return method if method in METHODS else OTHER
 
 
-def _collect_histograms(
-    family: str, table: dict[tuple[str, str], Histogram], histograms: dict[str, list[Any]]
-) -> None:
+def _collect_histograms(family: str, table: dict[tuple[str, str], Histogram], histograms: dict[str, list[Any]]) -> None:
     for labels, histogram in table.items():
         taken = histogram.take()
         if taken is not None:

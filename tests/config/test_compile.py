@@ -1,15 +1,19 @@
 """A configuration and services, made into what workers are told."""
 
 import pickle
+from dataclasses import replace
 
 from charon.base.addresses import Address
 from charon.config.compile import compile_settings, static_targets
 from charon.config.registry import Target
 from charon.config.snapshot import (
+    BreakerSpec,
     EndpointSpec,
+    HealthCheckSpec,
     Limits,
     ListenerSpec,
     LoggingSpec,
+    PassiveSpec,
     RouteSpec,
     ServiceSpec,
     SocketAddress,
@@ -60,7 +64,8 @@ def test_a_snapshot_holds_everything_a_worker_needs(folder: Folder) -> None:
             trusted_proxies=("10.0.0.0/8",),
         ),
     )
-    assert snapshot.services == {"a": SPEC}
+    on = ServiceSpec("a", (), breaker=BreakerSpec(), health_check=HealthCheckSpec(), passive=PassiveSpec())
+    assert snapshot.services == {"a": replace(on, endpoints=SPEC.endpoints)}
     assert snapshot.logging == LoggingSpec(level="debug", file=str(folder.path / "c.log"))
     assert (snapshot.generation, snapshot.instance_id, snapshot.drain_timeout) == (7, "me", 3.0)
     assert snapshot.admin_socket == str(folder.path / "a.sock")

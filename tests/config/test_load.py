@@ -37,6 +37,8 @@ routes:
   - host: "api.example.com"
     path_prefix: "/v1"
     service: "api-service"
+  - path_prefix: "/users"
+    service: "user-service"
 circuit_breaker:
   failure_threshold: 5
   open_duration: "30s"
@@ -72,11 +74,13 @@ def test_the_short_form_is_one_listener_on_all_interfaces(folder: Folder) -> Non
     assert config.registry_file == folder.path / "registry.yaml"
 
 
-def test_the_full_example_loads_but_for_what_comes_later(folder: Folder) -> None:
-    assert folder.problems(FULL) == [
-        "8: circuit_breaker: not available in this version",
-        "11: rate_limit: not available in this version",
-    ]
+def test_the_full_example_loads(folder: Folder) -> None:
+    config = folder.load(FULL)
+    root, (listener,) = config.root, config.listeners
+    assert (root.circuit_breaker.failure_threshold, root.circuit_breaker.open_duration) == (5, 30)
+    assert (listener.rate_limit.requests_per_second, listener.rate_limit.burst_size) == (100, 200)
+    assert (listener.rate_limit.routes, listener.rate_limit.key) == ((), "route")
+    assert [route.service for route in listener.routes] == ["api-service", "user-service"]
 
 
 def test_the_defaults(folder: Folder) -> None:
@@ -93,10 +97,13 @@ def test_the_defaults(folder: Folder) -> None:
     }
     assert listener.limits.model_dump() == {
         "max_connections": 10_000,
+        "max_connections_per_client": None,
         "max_header_bytes": 65_536,
         "max_headers": 128,
         "max_body_bytes": None,
         "max_requests_per_endpoint": None,
+        "max_pending": None,
+        "pending_timeout": 1.0,
     }
     assert (root.logging.level, root.logging.format, root.logging.environment) == ("info", "json", "production")
     assert (root.logging.access_log, config.log_file) == (True, None)
@@ -108,11 +115,6 @@ def test_the_defaults(folder: Folder) -> None:
 
 def test_defaults_of_what_comes_later_are_the_documented_ones(folder: Folder) -> None:
     root = folder.load("target_service_addr: a:1").root
-    assert (root.circuit_breaker.failure_threshold, root.circuit_breaker.open_duration) == (3, 20)
-    assert (root.health_check.type, root.health_check.interval, root.health_check.timeout) == ("tcp", 5, 2)
-    assert (root.health_check.healthy_threshold, root.health_check.unhealthy_threshold) == (1, 1)
-    assert (root.retry.attempts, root.retry.backoff, root.retry.max_backoff) == (2, 0.15, 2)
-    assert (root.retry.budget.percent, root.retry.budget.min_per_second, root.retry.max_body_bytes) == (20, 3, 65536)
     assert (root.tls.cert_dir, root.tls.server_port, root.tls.min_version) == ("./certs", 8443, "1.2")
     assert (root.tracing.service_name, root.tracing.sample_ratio) == ("charon-proxy", 1.0)
 

@@ -32,6 +32,7 @@ def test_every_commented_setting_is_valid(folder: Folder) -> None:
     text = re.sub(r"^# ", "", config_yaml(), flags=re.MULTILINE).replace("\nlisten_port:", "\n# listen_port:")
     config = folder.load(text)
     assert config.root.model_fields_set >= {"listeners", "services", "routes", "timeouts", "trusted_proxies"}
+    assert config.root.model_fields_set >= {"rate_limit", "circuit_breaker", "health_check", "retry", "load_balancing"}
 
 
 def test_every_key_is_described() -> None:
@@ -82,7 +83,21 @@ def complaints(value: Any, schema: dict[str, Any]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("text", [SHORT, FULL, config_yaml(), "listen_port: ${PORT:-80}\ntimeouts: {idle: '${X}'}"])
+RESILIENT = """
+load_balancing: ring_hash
+services: {a: {load_balancing: {algorithm: ewma, hash_on: "header:X-User"}, timeouts: {connect: 1s}}}
+health_check: {expected_status: [200, 204-299, "404"], passive_failures: 0}
+circuit_breaker: {error_rate: 50%}
+retry: {"on": [connect_failure, gateway-error, 429], budget: {percent: 10, min: 1}}
+routes:
+- {services: {a: 1, b: 0}, sticky: "cookie:c", headers: {X-A: "*"}, rate_limit: {key: "header:X-A"}}
+- {redirect: {status: 308, scheme: https}, rewrite: {regex: a, substitution: b}}
+"""
+
+
+@pytest.mark.parametrize(
+    "text", [SHORT, FULL, RESILIENT, config_yaml(), "listen_port: ${PORT:-80}\ntimeouts: {idle: '${X}'}"]
+)
 def test_the_schema_accepts_what_loads(text: str) -> None:
     import yaml
 
@@ -103,6 +118,14 @@ def test_the_schema_accepts_what_loads(text: str) -> None:
         {"routes": [{"path_prefix": "a"}]},
         {"logging": {"level": "loud"}},
         {"services": {"a": {"addresses": "b"}}},
+        {"load_balancing": "fastest"},
+        {"load_balancing": {"algorithm": "fastest"}},
+        {"circuit_breaker": {"error_rate": "half"}},
+        {"health_check": {"expected_status": ["200-"]}},
+        {"retry": {"on": ["always"]}},
+        {"rate_limit": {"key": "cookie:a"}},
+        {"routes": [{"redirect": {"status": 304}}]},
+        {"listeners": [{"address": ":1", "retry": {}}]},
     ],
 )
 def test_the_schema_refuses_what_does_not_load(value: dict[str, Any]) -> None:
@@ -111,4 +134,4 @@ def test_the_schema_refuses_what_does_not_load(value: dict[str, Any]) -> None:
 
 def test_the_schema_is_json_of_the_named_draft() -> None:
     assert json.loads(json.dumps(SCHEMA))["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert SCHEMA["properties"]["circuit_breaker"]["description"].endswith("(Not available in this version.)")
+    assert SCHEMA["properties"]["tracing"]["description"].endswith("(Not available in this version.)")

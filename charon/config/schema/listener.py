@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from charon.config.schema.balancing import LoadBalancing
-from charon.config.schema.breaker import CircuitBreaker
-from charon.config.schema.health import HealthCheck
 from charon.config.schema.limits import Limits
 from charon.config.schema.metrics import Metrics
 from charon.config.schema.rate_limit import RateLimit
-from charon.config.schema.retry import Retry
 from charon.config.schema.routes import Route
 from charon.config.schema.section import Section, block, setting
+from charon.config.schema.services import NOT_IN_LISTENERS
 from charon.config.schema.timeouts import Timeouts
 from charon.config.schema.tls import Tls
 from charon.config.schema.values import (
@@ -53,20 +50,15 @@ class Traffic(Section):
     timeouts: Timeouts = block(Timeouts, "How long Charon waits, and for what.")
     limits: Limits = block(Limits, "How much a listener takes on.")
     metrics: Metrics = block(Metrics, "Where Prometheus finds the metrics.")
-    load_balancing: LoadBalancing = setting(
-        "round_robin",
-        "Which endpoint of a service comes next: `round_robin`, `least_request`, `random`, `ring_hash` or `ewma`.",
-    )
-    circuit_breaker: CircuitBreaker = block(CircuitBreaker, "When an endpoint that fails is left alone.")
     rate_limit: RateLimit = block(RateLimit, "How many requests are let through.")
-    health_check: HealthCheck = block(HealthCheck, "How Charon finds out which endpoints work.")
-    retry: Retry = block(Retry, "When a request is tried again.")
     tls: Tls = block(Tls, "TLS on both sides.")
 
 
 class Listener(Traffic):
     """One listening address. Every other key overrides the one of the top level, key by key in each block; the two
     `target_*` keys override together."""
+
+    elsewhere: ClassVar = NOT_IN_LISTENERS
 
     name: OptionalName = setting(
         "none",

@@ -8,10 +8,11 @@ from typing import Annotated
 from charon.base.units import quoted
 from charon.config.schema.admin import Admin
 from charon.config.schema.intercept import Intercept
+from charon.config.schema.limits import AllLimits
 from charon.config.schema.listener import Listener, Traffic
 from charon.config.schema.logging import Logging
 from charon.config.schema.section import block, setting
-from charon.config.schema.services import Service
+from charon.config.schema.services import Service, Treatment
 from charon.config.schema.tracing import Tracing
 from charon.config.schema.values import Duration, Name, OptionalFilePath, Port, kind_of
 
@@ -31,8 +32,10 @@ Workers = Annotated[
 ]
 
 
-class Root(Traffic):
+class Root(Treatment, Traffic):
     """The top level."""
+
+    limits: AllLimits = block(AllLimits, "How much a listener takes on, and how much an endpoint is given.")
 
     listen_port: Port = setting(
         "8080",

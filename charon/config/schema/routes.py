@@ -1,50 +1,80 @@
-"""Which request goes to which service."""
+"""Which request goes to which service, and what is done with it on the way."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from charon.config.schema.rate_limit import RateLimit
-from charon.config.schema.retry import Retry
+from charon.config.schema.http_values import (
+    EditableName,
+    EditMap,
+    HeaderMap,
+    Method,
+    RedirectStatus,
+    Scheme,
+    Substitution,
+    TargetHost,
+    source,
+)
+from charon.config.schema.rate_limit import RouteRateLimit
+from charon.config.schema.retry import RouteRetry
 from charon.config.schema.section import Section, block, setting
 from charon.config.schema.values import (
     Name,
     OptionalDuration,
     OptionalName,
     OptionalUrlPath,
-    Regex,
+    PathRegex,
     RouteHost,
-    Text,
     Whole,
 )
 
+HEAVIEST = 1_000_000
+"""Largest weight of a service of a route."""
+
 
 class Rewrite(Section):
-    """Changes to the target of a request on its way to the service."""
+    """Changes to the target of a request on its way to the service. The query stays."""
 
-    path_prefix: OptionalUrlPath = setting("none", "Takes the place of the matched `path_prefix`.")
-    host: RouteHost = setting("none", "Takes the place of the request's host.")
+    path_prefix: OptionalUrlPath = setting(
+        "none",
+        "Takes the place of the matched `path_prefix`: with `path_prefix: /api` and `/v2` here, `/api/x` becomes "
+        "`/v2/x`. A route without a `path_prefix` gets it in front of every path.",
+        example="/v2",
+    )
+    host: TargetHost = setting("none", "Takes the place of the request's host.", example="internal.example.com")
+    regex: PathRegex = setting(
+        "none",
+        "Regular expression (Python's) that is looked for in the path; each place it matches is replaced by "
+        "`substitution`. Instead of `path_prefix`.",
+        example="^/users/([0-9]+)$",
+    )
+    substitution: Substitution = setting(
+        "none", "What `regex` is replaced by; `\\1` and `\\g<name>` are its groups.", example="/u/\\1"
+    )
 
 
 class HeaderChanges(Section):
-    """Changes to header fields."""
+    """Changes to header fields: `remove` first, then `set`, then `add`. Fields that frame a message (`Content-Length`,
+    `Transfer-Encoding`, `Connection` and the like) cannot be changed."""
 
-    set: dict[Name, Text] = setting({}, "Fields that are set, in the place of any of that name.")
-    add: dict[Name, Text] = setting({}, "Fields that are added to any of that name.")
-    remove: tuple[Name, ...] = setting((), "Names of fields that are taken out.")
+    set: EditMap = setting({}, "Fields that are set, in the place of any of that name.", example={"X-Team": "a"})
+    add: EditMap = setting({}, "Fields that are added to any of that name.", example={"X-Via": "charon"})
+    remove: tuple[EditableName, ...] = setting((), "Names of fields that are taken out.", example=["X-Debug"])
 
 
 class Redirect(Section):
-    """An answer that sends the client elsewhere."""
+    """An answer that sends the client elsewhere. At least one of `scheme`, `host` and `path` is given."""
 
-    status: Annotated[int, *Whole(301, 308)] = setting(302, "Status of the answer.")
-    scheme: OptionalName = setting("none", "`http` or `https`, instead of the request's own.")
-    host: RouteHost = setting("none", "Host, instead of the request's own.")
-    path: OptionalUrlPath = setting("none", "Path, instead of the request's own.")
+    status: RedirectStatus = setting(302, "Status of the answer: 301, 302, 303, 307 or 308.")
+    scheme: Scheme = setting("none", "`http` or `https`. `none`: the request's own.", example="https")
+    host: TargetHost = setting("none", "Host, with a port where one is wanted. `none`: the request's own.")
+    path: OptionalUrlPath = setting("none", "Path, without a query. `none`: the request's own, with its query.")
 
 
 class Route(Section):
-    """One rule. A request takes the first rule whose every condition holds; with none, the default service."""
+    """One rule. A request takes the first rule whose every condition (`host`, `path_prefix`, `path`, `path_regex`,
+    `methods`, `headers`) holds; with none, the default service. A rule has exactly one of `service`, `services` and
+    `redirect`."""
 
     host: RouteHost = setting(
         "none",
@@ -59,17 +89,38 @@ class Route(Section):
         example="/v1",
     )
     service: OptionalName = setting("none", "Service that the request goes to.", example="api-service")
-    path: OptionalUrlPath = setting("none", "The whole path.")
-    path_regex: Regex = setting("none", "Regular expression that the whole path matches.")
-    methods: tuple[Name, ...] = setting((), "Methods. Empty: any.")
-    headers: dict[Name, Text] = setting({}, "Header fields and their values.")
-    timeout: OptionalDuration = setting("none", "`timeouts.request` of these requests.")
-    retry: Retry = block(Retry, "`retry` of these requests.")
-    rate_limit: RateLimit = block(RateLimit, "`rate_limit` of these requests.")
+    path: OptionalUrlPath = setting("none", "The whole path, after normalisation, without the query.", example="/login")
+    path_regex: PathRegex = setting(
+        "none",
+        "Regular expression (Python's) that the whole path matches, after normalisation, without the query.",
+        example="/users/[0-9]+",
+    )
+    methods: tuple[Method, ...] = setting((), "Methods. Empty: any.", example=["GET", "HEAD"])
+    headers: HeaderMap = setting(
+        {},
+        "Header fields that the request must have, by name in any case, each with its exact value, or `*` for any "
+        "value.",
+        example={"X-Api-Version": "2", "X-Tenant": "*"},
+    )
+    services: dict[Name, Annotated[int, *Whole(0, HEAVIEST)]] = setting(
+        {},
+        "Services with weights: a request goes to one of them by chance, in proportion. `0`: none for now.",
+        example={"api-v1": 90, "api-v2": 10},
+    )
+    sticky: Annotated[str | None, *source(named=("cookie", "header"))] = setting(
+        "none",
+        "With `services`: requests with the same value of `cookie:NAME` or `header:NAME` go to the same one. `none`: "
+        "each request by chance.",
+        example="cookie:session",
+    )
+    redirect: Redirect = block(Redirect, "Answer with a redirect instead of forwarding.")
+    timeout: OptionalDuration = setting(
+        "none",
+        "`timeouts.request` of these requests. `none`: as the service or the listener has it.",
+        example="30s",
+    )
+    retry: RouteRetry = block(RouteRetry, "When these requests are tried again.")
+    rate_limit: RouteRateLimit = block(RouteRateLimit, "How many of these requests are let through.")
     rewrite: Rewrite = block(Rewrite, "Changes to the target of the request.")
     request_headers: HeaderChanges = block(HeaderChanges, "Changes to the header fields of the request.")
     response_headers: HeaderChanges = block(HeaderChanges, "Changes to the header fields of the answer.")
-    redirect: Redirect = block(Redirect, "Answer with a redirect instead of forwarding.")
-    services: dict[Name, Annotated[int, *Whole(0, 1_000_000)]] = setting(
-        {}, "Services with weights, instead of `service`."
-    )

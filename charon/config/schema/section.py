@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -29,7 +30,8 @@ class Section(BaseModel):
     """A block of keys. A key that is written with nothing behind it counts as not written, unless it can be none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=True)
-    wanted: ClassVar[str] = "a block of keys"
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Keys that a user may look for here and that stand somewhere else, with what to say about each."""
 
     @model_validator(mode="before")
     @classmethod

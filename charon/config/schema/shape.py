@@ -53,6 +53,8 @@ def unknown_key(path: Sequence[str | int]) -> str:
     """What to say about the key at ``path``, which its block does not have."""
     block = block_at(path[:-1]) or Root
     key = str(path[-1])
+    if key in block.elsewhere:
+        return f"unknown key here; {block.elsewhere[key]}"
     if key in Root.model_fields and block is not Root:
         return "unknown key here; it belongs at the top level"
     if key in Listener.model_fields and block is Root:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from charon.config.schema.section import Section, setting
 from charon.config.schema.values import Duration, OptionalDuration, PositiveDuration
 
@@ -33,4 +35,27 @@ class Timeouts(Section):
         "500ms",
         "How long a request that is not answered yet goes on after its client has closed its sending side, which "
         "is how most clients leave and how a few say that nothing more follows. `0s`: it ends at once.",
+    )
+
+
+class ServiceTimeouts(Section):
+    """Deadlines of the requests to one service, whichever listener they come through. `timeout` of a route goes before
+    `request`."""
+
+    elsewhere: ClassVar = dict.fromkeys(
+        ("client_header", "client_fin"),
+        "it is about clients; give it in timeouts at the top level or in an entry of listeners",
+    )
+
+    connect: OptionalDuration = setting(
+        "none", "As in `timeouts` of the listener. `none`: what stands there.", example="1s"
+    )
+    response_headers: OptionalDuration = setting(
+        "none", "As in `timeouts` of the listener. `none`: what stands there.", example="30s"
+    )
+    request: OptionalDuration = setting(
+        "none", "As in `timeouts` of the listener. `none`: what stands there.", example="1m"
+    )
+    idle: OptionalDuration = setting(
+        "none", "As in `timeouts` of the listener. `none`: what stands there.", example="5m"
     )

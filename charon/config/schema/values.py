@@ -210,12 +210,17 @@ def _path(value: Any) -> str:
     return re.sub(r"%..", lambda escape: escape.group().upper(), text)
 
 
-def _regex(value: Any) -> str:
+def _path_regex(value: Any) -> str:
+    text = str(value)
+    if not text.isascii():
+        raise ValueError(f"{quoted(text)} can match no path; other characters are percent-encoded, as in caf%C3%A9")
     try:
-        re.compile(str(value))
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{quoted(value)} is not a regular expression: {error}") from None
-    return str(value)
+        # Both, as paths are compared as bytes: `\u00e9` and `(?u)` are only known for text.
+        re.compile(text)
+        re.compile(text.encode())
+    except (re.error, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{quoted(text)} is not a regular expression: {error}") from None
+    return text
 
 
 def _static_target(value: Any) -> addresses.Upstream:
@@ -250,7 +255,7 @@ Network = Annotated[str, *kind_of(_network, "a network", _STRING)]
 RouteHost = Annotated[str | None, *kind_of(_route_host, "a host", _STRING, none=True)]
 UrlPath = Annotated[str, *kind_of(_path, "a path", {"type": "string", "pattern": "^/"})]
 OptionalUrlPath = Annotated[str | None, *kind_of(_path, "a path", {"type": "string", "pattern": "^/"}, none=True)]
-Regex = Annotated[str | None, *kind_of(_regex, "a regular expression", _STRING, none=True)]
+PathRegex = Annotated[str | None, *kind_of(_path_regex, "a regular expression", _STRING, none=True)]
 ListenAddress = Annotated[
     addresses.Address, *kind_of(lambda v: addresses.parse_listen(str(v).strip()), "an address to listen on", _STRING)
 ]
