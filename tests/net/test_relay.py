@@ -12,7 +12,8 @@ from gevent import Greenlet, socket
 
 from charon.base.errors import CLIENT_ABORT, IDLE_TIMEOUT, UPSTREAM_RESET
 from charon.net import relay as module
-from charon.net.relay import PIPE_SIZE, Relay
+from charon.net.relay import PIPE_SIZE, Relay, RelayEnded
+from charon.net.stream import Stream
 from charon.net.tasks import names, spawn
 from tests.net.support import Wires, read_all, reset, until
 
@@ -128,6 +129,26 @@ def test_bulk_takes_a_pipe_and_small_messages_give_it_back(join: Join) -> None:
         module._new_pipe = original
         reading.kill()
         joined.running.kill()
+
+
+def test_a_pipe_with_bytes_left_in_it_never_serves_another_pair(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[Stream] = []
+
+    def stop_here(stream: Stream) -> None:
+        stopped.append(stream)
+        raise RelayEnded
+
+    joined = join()
+    module._spare.clear()
+    sending = spawn("sender", joined.client.sendall, bytes(50_000_000))
+    reading = spawn("reader", lambda: sum(len(joined.server.recv(1 << 20)) for _ in iter(int, 1)))
+    monkeypatch.setattr(Stream, "give_way", stop_here)
+    until(lambda: stopped)
+    for task in (sending, reading, joined.running):
+        task.kill()
+    for pipe in module._spare:
+        with pytest.raises(BlockingIOError):
+            os.read(pipe[0], 1)
 
 
 def test_without_descriptors_for_a_pipe_it_goes_on_copying(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:

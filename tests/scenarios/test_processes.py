@@ -268,6 +268,27 @@ def test_what_does_not_finish_in_time_is_cut(start_charon: StartCharon, backend:
     assert line["reason"] == "draining"
 
 
+def test_a_relayed_connection_may_finish_and_is_cut_when_it_does_not(
+    start_charon: StartCharon, echo_server: Program
+) -> None:
+    charon = start_charon(http(echo_server.address, protocol="tcp", drain_timeout="1s"))
+    with RawClient(charon.port()) as quick, RawClient(charon.port()) as endless:
+        for client in (quick, endless):
+            client.send(b"before")
+            assert client.recv_exactly(6) == b"before"
+        charon.signal(signal.SIGTERM)
+        charon.wait_for_event("shutting_down")
+        quick.send(b"after")
+        assert quick.recv_exactly(5) == b"after"
+        quick.half_close()
+        assert quick.ended()
+        with pytest.raises(ConnectionResetError):
+            endless.recv()
+    assert charon.wait() == 0
+    assert sorted(line.get("reason", "") for line in charon.log_lines("tcp_connection")) == ["", "draining"]
+    assert charon.log_lines("worker_drained")[0]["aborted"] == 1
+
+
 def test_a_second_signal_stops_at_once(start_charon: StartCharon, backend: ScriptedBackend) -> None:
     held = backend.script = Held()
     charon = start_charon(http(backend.address, drain_timeout="60s"))
