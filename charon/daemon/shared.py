@@ -85,17 +85,20 @@ class Shared:
         self.table.clear_slot(slot, [row for _, row in self._rows.items()])
 
     def gauges(self) -> None:
-        """Bring the gauges of endpoints up to date."""
+        """Bring the gauges of endpoints and services up to date."""
         now = monotonic()
-        for service, upstream, state in self._each():
-            labels = (service, upstream)
-            healthy = self.checker.healthy(service, upstream)
-            if healthy is not None:
-                self._totals.set_gauge(Metric.UPSTREAM_HEALTH, labels, 1.0 if healthy else 0.0)
-            self._totals.set_gauge(Metric.BREAKER_STATE, labels, _STATES[state.breaker_state()])
-            self._totals.set_gauge(Metric.UPSTREAM_EJECTED, labels, 1.0 if state.is_ejected(now) else 0.0)
-        for name in self._services:
-            self._totals.set_gauge(Metric.SERVICE_PANIC, (name,), 1.0 if self._all_ejected(name, now) else 0.0)
+        health = {
+            (service, upstream): 1.0 if healthy else 0.0
+            for service, upstream, _ in self._each()
+            if (healthy := self.checker.healthy(service, upstream)) is not None
+        }
+        self._totals.set_gauges(Metric.UPSTREAM_HEALTH, health)
+        breakers = {(service, upstream): _STATES[state.breaker_state()] for service, upstream, state in self._each()}
+        self._totals.set_gauges(Metric.BREAKER_STATE, breakers)
+        ejected = {(service, upstream): float(state.is_ejected(now)) for service, upstream, state in self._each()}
+        self._totals.set_gauges(Metric.UPSTREAM_EJECTED, ejected)
+        panic = {(name,): float(self._all_ejected(name, now)) for name in self._services}
+        self._totals.set_gauges(Metric.SERVICE_PANIC, panic)
 
     def status(self) -> dict[str, list[dict[str, object]]]:
         """Every service's endpoints with what is known of them, as plain values."""

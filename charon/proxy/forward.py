@@ -172,6 +172,8 @@ class _Forwarding:
         """Whether the policy allows another try, and the budget has room for it."""
         if not may_retry(outcome, self.tries_left, self.policy):
             return False
+        if outcome.reason is not None and outcome.reason.unsent:
+            return True  # it has reached nobody, so that asking another endpoint adds no load
         if self.service.budget.take(monotonic()):
             return True
         self.connection.server.plane.metrics.count(Metric.RETRY_BUDGET_EXHAUSTED, (self.service.name,))

@@ -7,7 +7,7 @@ gauges and counters in the same tables, under the worker id ``SUPERVISOR``.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import gevent
@@ -114,6 +114,13 @@ class Totals(Collector):
         family = _family(name, "gauge", labels)
         if self._is_current(family, labels):
             self._gauges.setdefault(SUPERVISOR, {}).setdefault(name, {})[labels] = value
+
+    def set_gauges(self, name: str, values: Mapping[Labels, float]) -> None:
+        """Set all series of a gauge; those that are not in ``values`` are gone. ValueError as for :meth:`set_gauge`."""
+        table = self._gauges.setdefault(SUPERVISOR, {})
+        table[name] = {}
+        for labels, value in values.items():
+            self.set_gauge(name, labels, value)
 
     def started(self, version: str, wall: float) -> None:
         """Charon ``version`` started at ``wall``, in Unix seconds."""

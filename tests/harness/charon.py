@@ -25,6 +25,14 @@ running: list[CharonProcess] = []
 """Those that have not been stopped, and those stopped during the current test: a failure report shows their logs."""
 
 
+PLAIN: dict[str, Any] = {
+    "circuit_breaker": {"enabled": False},
+    "health_check": {"enabled": False, "passive_failures": 0},
+}
+"""What a mapping begins with: scenarios that make endpoints fail are about one thing at a time. Those about breakers or
+health checks say so: ``"circuit_breaker": {}`` is as if nothing had been written."""
+
+
 class CharonProcess:
     """One Charon, from ``with`` to the end of the block.
 
@@ -76,7 +84,7 @@ class CharonProcess:
     def write_config(self, config: dict[str, Any] | str) -> None:
         """Replace config.yaml."""
         if isinstance(config, dict):
-            config = {"workers": self.workers, "drain_timeout": "2s", **config}
+            config = {"workers": self.workers, "drain_timeout": "2s", **PLAIN, **config}
             config.setdefault("admin", {"socket": str(self.admin_socket)})
             config = yaml.safe_dump(config, sort_keys=False)
         elif "\nadmin:" not in "\n" + config:
