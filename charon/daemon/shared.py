@@ -16,6 +16,8 @@ from charon.shared.table import ROWS, SERVICE_ROWS, SharedTable
 from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
 
+Series = dict[tuple[str, ...], float]
+
 _STATES = {"closed": 0.0, "open": 1.0, "half_open": 2.0}
 
 
@@ -87,17 +89,21 @@ class Shared:
     def gauges(self) -> None:
         """Bring the gauges of endpoints and services up to date."""
         now = monotonic()
-        health = {
+        health: Series = {
             (service, upstream): 1.0 if healthy else 0.0
             for service, upstream, _ in self._each()
             if (healthy := self.checker.healthy(service, upstream)) is not None
         }
         self._totals.set_gauges(Metric.UPSTREAM_HEALTH, health)
-        breakers = {(service, upstream): _STATES[state.breaker_state()] for service, upstream, state in self._each()}
+        breakers: Series = {
+            (service, upstream): _STATES[state.breaker_state()] for service, upstream, state in self._each()
+        }
         self._totals.set_gauges(Metric.BREAKER_STATE, breakers)
-        ejected = {(service, upstream): float(state.is_ejected(now)) for service, upstream, state in self._each()}
+        ejected: Series = {
+            (service, upstream): float(state.is_ejected(now)) for service, upstream, state in self._each()
+        }
         self._totals.set_gauges(Metric.UPSTREAM_EJECTED, ejected)
-        panic = {(name,): float(self._all_ejected(name, now)) for name in self._services}
+        panic: Series = {(name,): float(self._all_ejected(name, now)) for name in self._services}
         self._totals.set_gauges(Metric.SERVICE_PANIC, panic)
 
     def status(self) -> dict[str, list[dict[str, object]]]:
