@@ -27,4 +27,6 @@ def rename(name: str) -> None:
 
 def names() -> list[str]:
     """The names of all live greenlets of this process, sorted."""
-    return sorted(item.name for item in gc.get_objects() if isinstance(item, Greenlet) and not item.dead)
+    # By type, not isinstance: that asks weak proxies for the class of what they stood for, which may be gone.
+    greenlets = [item for item in gc.get_objects() if issubclass(type(item), Greenlet)]
+    return sorted(greenlet.name for greenlet in greenlets if not greenlet.dead)

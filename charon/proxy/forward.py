@@ -187,7 +187,6 @@ class _Forwarding:
         """Where to try again, after the wait that is due. Raises ``failure`` when there is nowhere."""
         endpoint = attempt.endpoint
         self.tried.append(endpoint)
-        _tell(self.connection, self.exchange, failure)
         try:
             chosen = self.service.choose(self.tried, key)
         except ExchangeFailed:
@@ -195,9 +194,12 @@ class _Forwarding:
                 raise failure from None  # nobody listens there; asking the same one again helps nobody
             self._wait(failure)
             try:
-                return self.service.choose((), key)
+                chosen = self.service.choose((), key)
             except ExchangeFailed:
                 raise failure from None
+            _tell(self.connection, self.exchange, failure)
+            return chosen
+        _tell(self.connection, self.exchange, failure)
         if not failure.reason.unsent:
             try:
                 self._wait(failure)

@@ -1,8 +1,10 @@
 """The grammar of HTTP/1.1 heads as compiled patterns over bytes, each beside its rule.
 
-Every repetition is possessive (``++``, ``*+``, ``?+``) or bounded, and what follows a repetition can never begin with
-a byte that the repetition takes. So a pattern never gives a byte back: the time is linear in the input, whatever a
-peer sends (tests/wire/test_grammar.py holds every pattern here to this).
+Repetitions of one character are possessive (``++``, ``*+``) or bounded. Repetitions of a group are greedy, and what
+follows one can never begin with a byte that the group begins with: giving a round back leads nowhere, and is noticed at
+the first byte. So the time is linear in the input, whatever a peer sends (tests/wire/test_grammar.py holds every
+pattern here to this). Groups are not possessive because Python before 3.11.5 gets those wrong: when a round fails half
+way, it forgets to step back, and accepts what it must not (CPython issue 106052).
 
 What decides about a message is matched at a given place or as a whole. The two that are searched for have a fixed
 small size (PERCENT), or take apart what was already accepted (SPLIT_FIELDS).
@@ -26,7 +28,7 @@ _TOKEN: Final = TCHAR + rb"++"
 _VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
 
 # RFC 9112 5: field-line = field-name ":" OWS field-value OWS. No whitespace before the colon (RFC 9112 5.1).
-_FIELD_LINES: Final = rb"(?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*+"
+_FIELD_LINES: Final = rb"(?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*"
 
 # RFC 9112 3.2: request-target. RFC 3986: pchar = unreserved / pct-encoded / sub-delims / ":" / "@"; path adds "/";
 # query adds "/" and "?"; "%" is looked at later, where the path is normalised. Departures, all printable ASCII that
@@ -46,7 +48,7 @@ _TARGET: Final = rb"[!$%&'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~]++"
 # HTTP-version (2.3) case-sensitive. Whitespace variations that RFC 9112 3 would permit are refused.
 # Groups: method, target, minor version, field lines.
 REQUEST_HEAD: Final = re.compile(
-    rb"(?:\r\n)?+(" + _TOKEN + rb") (" + _TARGET + rb") HTTP/1\.([01])\r\n(" + _FIELD_LINES + rb")\r\n"
+    rb"(?:\r\n)?(" + _TOKEN + rb") (" + _TARGET + rb") HTTP/1\.([01])\r\n(" + _FIELD_LINES + rb")\r\n"
 )
 
 # The same line with any version, for saying what is wrong with a line that is not ours (505 or 400).
@@ -59,9 +61,9 @@ REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") (" + _TARGET + rb") HTTP/
 # length of the body, so they are refused.
 # Groups: minor version, status, reason (None when missing), field lines.
 RESPONSE_HEAD: Final = re.compile(
-    rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (" + _VALUE + rb"))?+\r\n(" + _FIELD_LINES + rb")\r\n"
+    rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (" + _VALUE + rb"))?\r\n(" + _FIELD_LINES + rb")\r\n"
 )
-STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (" + _VALUE + rb"))?+")
+STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (" + _VALUE + rb"))?")
 
 # Complete, good field lines from a given place on; what stands after the match is a bad line or an unfinished one.
 FIELD_LINES: Final = re.compile(_FIELD_LINES)
@@ -73,7 +75,7 @@ SPLIT_FIELDS: Final = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 # Lines as they may stand: the match ends at the first CR that no LF follows or LF that no CR precedes, or at the end
 # (RFC 9112 2.2: a bare CR must not pass; a bare LF may be taken for a line end by a lenient recipient, so it must not
 # pass either). A CR at the very end is still open.
-CLEAN_LINES: Final = re.compile(rb"[^\r\n]*+(?:\r\n[^\r\n]*+)*+")
+CLEAN_LINES: Final = re.compile(rb"[^\r\n]*+(?:\r\n[^\r\n]*+)*")
 
 TOKEN: Final = re.compile(_TOKEN)
 
@@ -84,27 +86,27 @@ TOKEN: Final = re.compile(_TOKEN)
 # to five digits and is at most 65535 (an empty or larger one names no port); IPvFuture is refused (nothing has ever
 # used it). Whether the inside of the brackets is an address is asked of `inet_pton`.
 # Groups: host with brackets, port.
-_REG_NAME: Final = rb"(?:[0-9A-Za-z\-._~!$&'()*+,;=]++|%[0-9A-Fa-f]{2})++"
+_REG_NAME: Final = rb"(?:[0-9A-Za-z\-._~!$&'()*+,;=]++|%[0-9A-Fa-f]{2})+"
 _PORT: Final = rb"6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[0-5][0-9]{4}|[0-9]{1,4}"
 HOST: Final = re.compile(rb"(" + _REG_NAME + rb"|\[[0-9A-Fa-f:.]{2,45}\])(?::(" + _PORT + rb"))?")
 
 # RFC 3986 3: absolute-form as far as this proxy serves it: scheme "://" authority path-abempty [ "?" query ].
 # Groups: authority (may still be wrong), path, query with its "?".
-ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://([^/?]*+)([^?]*+)((?:\?.*+)?+)")
+ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://([^/?]*+)([^?]*+)((?:\?.*+)?)")
 
 # RFC 3986 2.1: pct-encoded = "%" HEXDIG HEXDIG
-PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})?+")
+PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
 
 # RFC 9110 8.6: Content-Length = 1*DIGIT; bounded to 18 digits, so that the value fits every recipient's 64 bits.
 CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 # RFC 9112 6.1: Transfer-Encoding = #transfer-coding, transfer-coding = token *( OWS ";" OWS transfer-parameter ).
 # Parameters are of no known coding, so only their shape without quotes is understood; empty list elements are refused.
-_CODING: Final = _TOKEN + rb"(?:[ \t]*+;[ \t]*+" + _TOKEN + rb"[ \t]*+=[ \t]*+" + _TOKEN + rb")*+"
-TRANSFER_CODINGS: Final = re.compile(_CODING + rb"(?:[ \t]*+,[ \t]*+" + _CODING + rb")*+")
+_CODING: Final = _TOKEN + rb"(?:[ \t]*+;[ \t]*+" + _TOKEN + rb"[ \t]*+=[ \t]*+" + _TOKEN + rb")*"
+TRANSFER_CODINGS: Final = re.compile(_CODING + rb"(?:[ \t]*+,[ \t]*+" + _CODING + rb")*")
 
 # RFC 9110 7.8: Upgrade = #protocol, protocol = protocol-name [ "/" protocol-version ], both tokens.
-PROTOCOL: Final = re.compile(_TOKEN + rb"(?:/" + _TOKEN + rb")?+")
+PROTOCOL: Final = re.compile(_TOKEN + rb"(?:/" + _TOKEN + rb")?")
 
 # RFC 9112 7.1: chunk-size = 1*HEXDIG (bounded to 16: 64 bits);
 # RFC 9112 7.1.1: chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] ),
@@ -112,6 +114,6 @@ PROTOCOL: Final = re.compile(_TOKEN + rb"(?:/" + _TOKEN + rb")?+")
 # RFC 9110 5.6.4: qdtext = HTAB / SP / %x21 / %x23-5B / %x5D-7E / obs-text; quoted-pair = "\" ( HTAB / SP / VCHAR /
 #   obs-text ). A quoted line break is no quoted-pair: the line ends at its CRLF, always.
 # Groups: size, extensions.
-_QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]++|\\[\t \x21-\x7e\x80-\xff])*+"'
-_EXTENSION: Final = rb"[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+"
-CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*+)")
+_QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]++|\\[\t \x21-\x7e\x80-\xff])*"'
+_EXTENSION: Final = rb"[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*)")

@@ -22,6 +22,7 @@ from tests.harness.backends import (
 )
 from tests.harness.charon import CharonProcess, LogLine
 from tests.harness.client import Broken, RawClient, Response
+from tests.harness.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +154,7 @@ def test_a_connection_that_the_upstream_closed_between_requests_is_not_used(
     mark = charon.mark("refused")
     for number in range(5):
         assert client.post("/", b"x").body == b"%d" % number
+        eventually(lambda: backend.connections[-1].sock.fileno() < 0)  # closed, before the next request comes
     lines = charon.wait_for_events("http_request", 5, since=mark)
     assert [line["retries"] for line in lines] == [0] * 5
 
