@@ -78,7 +78,7 @@ UPSTREAM_MALFORMED = Reason("upstream_malformed", 502, _U, "The upstream's answe
 UPSTREAM_TRUNCATED = Reason("upstream_truncated", 502, _U, "The upstream's answer ended too early.")
 RESPONSE_TIMEOUT = Reason("response_timeout", 504, _U, "The upstream did not answer in time.")
 REQUEST_DEADLINE = Reason("request_deadline", 504, _U, "The whole request took longer than allowed.")
-UPSTREAM_IDLE = Reason("upstream_idle", 504, _U, "The upstream stopped sending in the middle of its answer.")
+UPSTREAM_IDLE = Reason("upstream_idle", 504, _U, "The upstream stopped in the middle of the exchange.")
 
 UPSTREAM_STATUS = Reason("upstream_status", 502, _U, "The upstream answered with an error.")
 

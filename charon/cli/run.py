@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
         why = (error.strerror or str(error)).lower()
         raise StartError(f"cannot open the log file {logging.file}: {why}") from error
     events = EventLog(sink, logging.level, logging.format, logging.environment)
+    events.capture_libraries()
     Supervisor(settings, sink, events, lambda owner: _serve_admin(owner, settings, events)).run()
     return 0
 

@@ -20,7 +20,7 @@ from gevent.event import Event as Flag
 from charon import __version__
 from charon.base.clock import Clock, SystemClock
 from charon.base.errors import StartError
-from charon.base.names import Event
+from charon.base.names import Event, Metric
 from charon.config.settings import Settings
 from charon.config.snapshot import ListenerSpec, Snapshot
 from charon.daemon.shared import Shared
@@ -78,6 +78,7 @@ class Supervisor:
         self._stop = Flag()
         self._hurry = Flag()
         self._last_request = 0
+        self._dropped = 0
         self._directory: Directory
         self._registry: RegistryFile | None = None
 
@@ -229,8 +230,15 @@ class Supervisor:
         if self._registry is not None:
             self.totals.registry_loaded(self._registry.last_reload_successful, self._registry.last_success_time)
         self.totals.workers(sum(1 for worker in self._slots if worker.ready.is_set()))
+        self._count_dropped()
         self._shared.gauges()
         self._ask("report")
+
+    def _count_dropped(self) -> None:
+        dropped = self.sink.dropped
+        if dropped > self._dropped:
+            self.totals.count(Metric.LOG_DROPPED, (), dropped - self._dropped)
+            self._dropped = dropped
 
     def not_ready(self) -> str | None:
         """Why Charon is not serving, or None when it is."""

@@ -61,6 +61,7 @@ class Worker:
         logging = LoggingSpec(**hello["logging"])
         self.sink = LogSink(logging.file)
         self.events = EventLog(self.sink, logging.level, logging.format, logging.environment, worker=slot)
+        self.events.capture_libraries()
         access_log = AccessLog(self.sink, logging.format, logging.level)
         metrics = WorkerMetrics()
         table = SharedTable(descriptors[0], self.slots, (descriptors[1], descriptors[2]))

@@ -6,7 +6,7 @@ import errno
 import os
 import socket as std
 from _socket import socket as RawSocket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 from charon.base.errors import (
@@ -23,7 +23,11 @@ from charon.net.stream import DeadlineExceeded, Stream
 _LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN})
 
 
-def dial(candidates: Sequence[SocketAddress], timeout: float) -> Stream:
+Watch = Callable[[Stream], None]
+"""Told of each connection that is begun, so that somebody else can end the wait for it (``Stream.interrupt``)."""
+
+
+def dial(candidates: Sequence[SocketAddress], timeout: float, watch: Watch | None = None) -> Stream:
     """Connect to the first candidate that accepts, within ``timeout`` seconds for all of them together.
 
     Raises ExchangeFailed with the reason of the first failure: the candidates are in order of preference.
@@ -35,7 +39,7 @@ def dial(candidates: Sequence[SocketAddress], timeout: float) -> Stream:
         # A silent candidate may not use up the time of those after it.
         share = left / (len(candidates) - position)
         try:
-            return _dial_one(address, share)
+            return _dial_one(address, share, watch)
         except DeadlineExceeded:
             failure = failure or ExchangeFailed(CONNECT_TIMEOUT, f"no answer from {_text(address)} in {timeout:g} s")
         except OSError as error:
@@ -46,7 +50,7 @@ def dial(candidates: Sequence[SocketAddress], timeout: float) -> Stream:
     raise failure or ExchangeFailed(CONNECT_FAILED, "the endpoint has no address")
 
 
-def _dial_one(address: SocketAddress, timeout: float) -> Stream:
+def _dial_one(address: SocketAddress, timeout: float, watch: Watch | None) -> Stream:
     if address.is_unix:
         family, target = std.AF_UNIX, address.host
     else:
@@ -57,6 +61,8 @@ def _dial_one(address: SocketAddress, timeout: float) -> Stream:
     try:
         code = sock.connect_ex(target)
         if code == errno.EINPROGRESS:
+            if watch is not None:
+                watch(stream)
             stream.write_ready(timeout)
             code = sock.getsockopt(std.SOL_SOCKET, std.SO_ERROR)
         if code:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import gevent
+
 from charon.base.errors import (
     CLIENT_ABORT,
     CLIENT_TOO_SLOW,
@@ -25,6 +27,7 @@ from charon.net.accept import why
 from charon.net.deadlines import NEVER
 from charon.net.relay import Relay
 from charon.net.stream import DeadlineExceeded, Peer, Stream
+from charon.net.tasks import spawn
 from charon.policy.retry import TryOutcome
 from charon.proxy.body import BodyReader, BodyTruncated, chunk
 from charon.proxy.respond import http_date
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
     from charon.proxy.http import HttpConnection
     from charon.proxy.listener import Listener
 
+_LONG_ANSWER = 1.0
+"""Seconds of a good answer after which a breaker's trial need not wait for the rest: streams may never end."""
+
 _MAX_INTERIM = 32
 """Interim answers (1xx) to one request; each of them starts the wait for the final one anew."""
 
@@ -48,11 +54,13 @@ class Attempt:
     ``reused`` tells a pooled connection, which may have gone stale, from a fresh one. ``may_discard`` decides whether
     an answer is dropped for another try, before anything of it is passed on; ``discarded`` says that it was.
 
-    Every try ends as evidence about its endpoint, or explicitly as none: a breaker's trial is never left hanging.
+    Every try ends as evidence about its endpoint, once, or explicitly as none: a breaker's trial is never left hanging.
+    A good answer is evidence when it is complete: one that is cut off is a failure, however well it began.
     """
 
     __slots__ = (
         "_began",
+        "_counted",
         "_keep_bytes",
         "_may_discard",
         "_sent_before",
@@ -97,6 +105,7 @@ class Attempt:
         self._keep_bytes = keep_bytes
         self._may_discard = may_discard
         self._trial = trial
+        self._counted = False
         self._began = 0.0
         self._sent_before = 0
 
@@ -121,7 +130,7 @@ class Attempt:
         """A failure that is the endpoint's fault counts against it. Returns whether it was."""
         if failure.reason.blame is not Blame.UPSTREAM or self.stale(failure):
             return False
-        if failure.reason is not UPSTREAM_STATUS:  # that has been counted when the status was seen
+        if not self._counted:
             self._count(well=False)
         return True
 
@@ -131,10 +140,21 @@ class Attempt:
 
     def _count(self, *, well: bool) -> None:
         """Evidence about the endpoint."""
+        self._counted = True
         state = self.endpoint.state
         if state is not None:
             trial, self._trial = self._trial, False
             (state.success if well else state.failure)(monotonic(), self._began, trial=trial)
+
+    def _well(self) -> None:
+        """The answer was a good one. Where there is nothing to say of the endpoint, neither is that."""
+        state = self.endpoint.state
+        if state is not None and not self._counted and (self._trial or not state.plain()):
+            self._count(well=True)
+
+    def _well_in_time(self) -> None:
+        gevent.sleep(_LONG_ANSWER)
+        self._well()
 
     def _release(self) -> None:
         """No evidence: if this was the breaker's trial, the next request is."""
@@ -164,9 +184,16 @@ class Attempt:
             if response.status == 101:
                 if self.upload is not None and not self.upload.done:
                     raise ExchangeFailed(UPSTREAM_MALFORMED, "switches protocols before it has the whole request")
+                self._well()
                 self._tunnel(stream, response, rest)
             else:
-                reusable = self._pass_on(stream, response, rest)
+                watch = spawn("trial", self._well_in_time) if self._trial else None
+                try:
+                    reusable = self._pass_on(stream, response, rest)
+                finally:
+                    if watch is not None:
+                        watch.kill()
+                self._well()
         finally:
             endpoint.in_flight -= 1
             if self.upload is not None:
@@ -182,11 +209,10 @@ class Attempt:
         return min(self.exchange.cutoff, self._began + per_try_timeout)
 
     def _answered(self, response: ResponseHead) -> None:
-        """The endpoint has answered: that is evidence, and may be reason enough to ask another one."""
+        """The endpoint has answered. An error is evidence at once, and may be reason enough to ask another one."""
         well = response.status < 500
-        state = self.endpoint.state
-        if state is not None and (self._trial or not well or not state.plain()):
-            self._count(well=well)
+        if not well:
+            self._count(well=False)
         if self.exchange.watches_latency:
             now = monotonic()
             self.endpoint.observe(now - self._began, now)
@@ -211,9 +237,11 @@ class Attempt:
         if timeout <= 0:
             raise self._late(REQUEST_DEADLINE, "")
         try:
-            return self.endpoint.dial(timeout)
+            return self.endpoint.dial(timeout, self.connection.wait_on)
         except ExchangeFailed as failure:
             raise self._late(failure.reason, failure.detail) from None
+        finally:
+            self.connection.waits_on = None
 
     def outcome(self, reason: Reason) -> TryOutcome:
         """How this try failed, for the decision on another one."""

@@ -6,7 +6,7 @@ from time import monotonic
 
 from charon.base.errors import ExchangeFailed
 from charon.config.snapshot import EndpointSpec
-from charon.net.dial import dial
+from charon.net.dial import Watch, dial
 from charon.net.pool import Pool
 from charon.net.stream import Stream
 from charon.policy.balance import observe_latency, slow_start_factor
@@ -103,11 +103,11 @@ class Endpoint:
         """Let a request pass, as the breaker's trial where it is due for one, or not."""
         return Admission.PASS if self.state is None else self.state.admit(now)
 
-    def dial(self, timeout: float) -> Stream:
-        """A new connection, within ``timeout`` seconds. Raises ExchangeFailed."""
+    def dial(self, timeout: float, watch: Watch) -> Stream:
+        """A new connection, within ``timeout`` seconds; ``watch`` as for charon.net.dial. Raises ExchangeFailed."""
         start = monotonic()
         try:
-            stream = dial(self.spec.candidates, timeout)
+            stream = dial(self.spec.candidates, timeout, watch)
         except ExchangeFailed as failure:
             self.metrics.connect_failed(failure.reason.word)
             raise

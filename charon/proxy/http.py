@@ -233,6 +233,10 @@ class HttpConnection(WSGIHandler):
         elif self._pausing is not None:
             self._pausing.set()
 
+    def wait_on(self, upstream: Stream) -> None:
+        """Note what is being waited for, so that the client's departure can end the wait."""
+        self.waits_on = upstream
+
     @property
     def pausing(self) -> bool:
         return self._pausing is not None

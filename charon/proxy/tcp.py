@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 
 from charon.base.errors import (
+    CLIENT_ABORT,
     DRAINING,
     INTERNAL,
     RATE_LIMITED,
@@ -29,13 +30,17 @@ from charon.telemetry.metrics import OK
 
 
 class TcpConnection:
-    """One relayed connection. ``upstream`` and ``relay`` are there once an endpoint has accepted it."""
+    """One relayed connection.
+
+    ``dialing`` is a connection that is being waited for; ``upstream`` and ``relay`` are there once there is one.
+    """
 
     def __init__(self, sock: RawSocket, address: Any, server: TcpServer) -> None:
         self.server = server
         self.stream = Stream(sock)
         self.client = peer_ip(address)
         self.endpoint: Endpoint | None = None
+        self.dialing: Stream | None = None
         self.upstream: Stream | None = None
         self.relay: Relay | None = None
 
@@ -61,6 +66,18 @@ class TcpConnection:
     def abort(self) -> None:
         if self.relay is not None:
             self.relay.end(DRAINING, "drain timeout")
+        elif self.dialing is not None:
+            self.dialing.interrupt(ExchangeFailed(DRAINING, "drain timeout"))
+
+    def notice_departure(self) -> None:
+        """Called by the sweep: end what goes on for a client that has reset its connection."""
+        if self.relay is not None:
+            self.relay.notice_departure()
+        elif self.dialing is not None and self.stream.reset_by_peer():
+            self.dialing.interrupt(ExchangeFailed(CLIENT_ABORT, "reset while an upstream was dialled"))
+
+    def _dial(self, stream: Stream) -> None:
+        self.dialing = stream
 
     def refuse(self, reason: Reason) -> None:
         self._record(self.server.listener, 0.0, reason)
@@ -108,12 +125,14 @@ class TcpConnection:
             began = monotonic()
             state = endpoint.state
             try:
-                self.upstream = endpoint.dial(timeout)
+                self.upstream = endpoint.dial(timeout, self._dial)
             except ExchangeFailed as error:
+                if error.reason.blame is not Blame.UPSTREAM:
+                    raise  # another endpoint would not help
                 failure = error
                 tried.append(endpoint)
                 self._tell(service, error, len(tried))
-                if state is not None and error.reason.blame is Blame.UPSTREAM:
+                if state is not None:
                     state.failure(monotonic(), began, trial=trial)
                     trial = False
             else:
@@ -121,6 +140,7 @@ class TcpConnection:
                     state.success(monotonic(), began, trial=trial)
                     trial = False
             finally:
+                self.dialing = None
                 if trial and state is not None:
                     state.release()
                 if self.upstream is None:
@@ -163,5 +183,4 @@ class TcpServer(ProxyServer):
 
     def sweep(self, now: float) -> None:
         for connection in tuple(self.connections):
-            if connection.relay is not None:
-                connection.relay.notice_departure()
+            connection.notice_departure()

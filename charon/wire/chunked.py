@@ -69,6 +69,9 @@ class ChunkedDecoder:
         if self.done:
             raise ValueError("the body has ended")
         if self._partial:
+            if self._state == _TRAILERS and b"\n" not in data and b"\r" not in data and self._has_room(data):
+                self._partial += data  # within a line nothing can be decided: do not look at each dripped byte
+                return []
             data = self._partial + data
             self._partial = b""
         pieces: list[bytes | memoryview] = []
@@ -101,6 +104,10 @@ class ChunkedDecoder:
                 self._trailer_section(data[position:])
                 break
         return pieces
+
+    def _has_room(self, data: bytes) -> bool:
+        """Whether a trailer section that grows by ``data`` stays within its limit; the line before may end in CR."""
+        return self._partial[-1] != 13 and len(self._partial) + len(data) <= self._limits.max_header_bytes
 
     def _unfinished_line(self, line: bytes) -> bytes:
         if line[0] not in _HEX_DIGITS:

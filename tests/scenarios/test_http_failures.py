@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -20,7 +20,7 @@ from tests.harness.backends import (
     http_response,
     refused_address,
 )
-from tests.harness.charon import CharonProcess, LogLine
+from tests.harness.charon import CharonProcess, LogLine, sample
 from tests.harness.client import Broken, RawClient, Response
 from tests.harness.waiting import eventually
 
@@ -42,6 +42,7 @@ def charon(start_shared_charon: StartCharon, shared_backend: ScriptedBackend, si
                 listener("web"),
                 listener("refused", "refused"),
                 listener("silent", "silent", connect="200ms"),
+                listener("never", "silent", connect="60s"),
                 listener("slow-head", response_headers="200ms"),
                 listener("deadline", request="300ms"),
                 listener("silent-deadline", "silent", request="300ms"),
@@ -595,3 +596,16 @@ def test_chunked_body_then_a_request_after_an_error(charon: CharonProcess) -> No
         )  # fmt: skip
         expect_error(client.read_response(), 502, "connect_refused")
         expect_error(client.read_response(), 502, "connect_refused")
+
+
+@pytest.mark.parametrize("leave", [RawClient.reset, RawClient.close], ids=["reset", "close"])
+def test_a_client_that_leaves_while_an_upstream_is_dialled_is_noticed(
+    charon: CharonProcess, leave: Callable[[RawClient], None]
+) -> None:
+    mark = charon.mark("refused")
+    client = RawClient(charon.port("never"))
+    client.request("GET /dialled")
+    eventually(lambda: sample(charon.metrics(), "charon_http_requests_in_flight", listener="never") == 1)
+    leave(client)
+    line = charon.wait_for_event("http_request", since=mark, path="/dialled")
+    assert (line["status"], line["reason"]) == (499, "client_abort")

@@ -11,6 +11,7 @@ from tests.conftest import StartCharon
 from tests.harness.backends import Connection, Program, ScriptedBackend, black_hole, refused_address
 from tests.harness.charon import CharonProcess, sample
 from tests.harness.client import RawClient
+from tests.harness.waiting import eventually
 
 IDLE = 0.4
 
@@ -42,14 +43,21 @@ def charon(
         "target_service_name": "scripted",
         "timeouts": {"idle": f"{int(IDLE * 1000)}ms"},
     }
+    never = {
+        "name": "never",
+        "address": "127.0.0.1:0",
+        "target_service_name": "silent",
+        "timeouts": {"connect": "60s"},
+    }
     return start_shared_charon(
-        {"protocol": "tcp", "timeouts": {"connect": "200ms"}, "listeners": [*listeners, idle]},
+        {"protocol": "tcp", "timeouts": {"connect": "200ms"}, "listeners": [*listeners, idle, never]},
         {
             "scripted": shared_backend.address,
             "refusing-first": [refusing_address, echo_server.address],
             "silent-first": [silent_address, echo_server.address],
             "nobody": [refusing_address, silent_address],
             "empty": [],
+            "silent": silent_address,
         },
     )
 
@@ -211,3 +219,10 @@ def test_a_client_that_resets_while_the_upstream_does_not_read_ends_it_too(
     charon.wait_for_event("tcp_connection", listener="scripted", reason="client_abort", since=mark, timeout=3.0)
     go_on.set()
     assert ended.wait(10)
+
+
+def test_a_client_that_resets_while_an_upstream_is_dialled_is_noticed(charon: CharonProcess) -> None:
+    client = RawClient(charon.port("never"))
+    eventually(lambda: sample(charon.metrics(), "charon_listener_connections", listener="never") == 1)
+    client.reset()
+    assert charon.wait_for_event("tcp_connection", listener="never")["reason"] == "client_abort"
