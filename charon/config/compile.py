@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
+from hashlib import blake2b
 
 from charon.config.compile_routes import route_specs
 from charon.config.compile_services import rate_limit_spec, service_spec
@@ -17,7 +19,7 @@ from charon.config.snapshot import Limits, ListenerSpec, LoggingSpec, ServiceSpe
 def compile_settings(config: Config) -> Settings:
     """``config`` as the plain values that the supervisor lives by."""
     root = config.root
-    return Settings(
+    settings = Settings(
         file=str(config.file),
         listeners=listener_specs(config),
         static_services=static_targets(config),
@@ -34,7 +36,9 @@ def compile_settings(config: Config) -> Settings:
         ),
         workers=config.worker_count,
         drain_timeout=root.drain_timeout,
+        digest="",
     )
+    return replace(settings, digest=blake2b(pickle.dumps(settings), digest_size=6).hexdigest())
 
 
 def static_targets(config: Config) -> dict[str, tuple[Target, ...]]:

@@ -13,13 +13,17 @@ from dataclasses import dataclass, replace
 from charon.config.registry import Target
 from charon.config.snapshot import ListenerSpec, LoggingSpec, ServiceSpec, Snapshot
 
+_RESTART = {"workers": "workers", "admin.socket": "admin_socket", "metrics.path": "metrics_path"}
+"""Keys that are read at start only, and the fields that hold them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """``file`` is where it was read from; all paths are absolute, ``registry_file`` is None where none is used.
 
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
-    are treated otherwise than ``default_service``; both are specs without endpoints. ``workers`` is a number;
+    are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
+    file from another. ``workers`` is a number;
     ``drain_timeout`` is in seconds.
     """
 
@@ -34,6 +38,21 @@ class Settings:
     logging: LoggingSpec
     workers: int
     drain_timeout: float
+    digest: str
+
+    def needs_restart(self, changed: Settings) -> tuple[str, ...]:
+        """The keys of ``changed`` that differ and cannot be put in force while Charon runs."""
+        found = [key for key, field in _RESTART.items() if getattr(self, field) != getattr(changed, field)]
+        if replace(self.logging, level=changed.logging.level) != changed.logging:
+            found.append("logging")
+        return tuple(found)
+
+    def keeping(self, before: Settings, keys: tuple[str, ...]) -> Settings:
+        """These settings, with those of ``before`` for ``keys``."""
+        kept = {_RESTART[key]: getattr(before, _RESTART[key]) for key in keys if key in _RESTART}
+        if "logging" in keys:
+            kept["logging"] = replace(before.logging, level=self.logging.level)
+        return replace(self, **kept)
 
     def snapshot(self, services: Mapping[str, ServiceSpec], generation: int, instance_id: str) -> Snapshot:
         """What workers are told, with ``services`` as they are resolved now. A service that is named and not among

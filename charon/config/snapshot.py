@@ -258,6 +258,14 @@ class ListenerSpec:
     metrics_path: str | None = None
     trusted_proxies: tuple[str, ...] = ()
 
+    def needs_new_server(self, changed: ListenerSpec) -> bool:
+        """Whether a worker has to open the listener anew to follow ``changed``; all else it takes over as it stands."""
+        return (self.address, self.protocol, self.limits.max_connections) != (
+            changed.address,
+            changed.protocol,
+            changed.limits.max_connections,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LoggingSpec:

@@ -8,21 +8,24 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from _socket import socket as RawSocket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
 import gevent
 from gevent.event import Event as Flag
+from gevent.lock import Semaphore
 
 from charon import __version__
 from charon.base.clock import Clock, SystemClock
-from charon.base.errors import StartError
+from charon.base.errors import ConfigError, StartError
 from charon.base.names import Event, Metric
+from charon.config.reader import read_settings
 from charon.config.settings import Settings
 from charon.config.snapshot import ListenerSpec, Snapshot
+from charon.daemon.listeners import ListenerSockets, Sockets, close_all
 from charon.daemon.shared import Shared
 from charon.daemon.worker_slot import WorkerSlot
 from charon.discovery.directory import Directory
@@ -31,7 +34,6 @@ from charon.discovery.lookup import Lookup
 from charon.discovery.registry_file import RegistryFile
 from charon.discovery.source import Source
 from charon.discovery.static import StaticSource
-from charon.net.listen import bound_address, listen, remove
 from charon.net.tasks import names, spawn
 from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
@@ -39,6 +41,9 @@ from charon.telemetry.sink import LogSink
 
 START_SECONDS = 10.0
 """How long the first workers may take to get ready."""
+
+APPLY_SECONDS = 5.0
+"""How long a reload waits for each worker to take the new snapshot."""
 
 REPORT_SECONDS = 1.0
 """How long a scrape waits for the workers' newest numbers; those of a busier worker come with the next one."""
@@ -72,7 +77,9 @@ class Supervisor:
         self._admin: Service | None = None
         self._started_at = self.clock.monotonic()
         self._instance = secrets.token_hex(6)
-        self._sockets: dict[str, list[RawSocket]] = {}
+        self._listeners = ListenerSockets(0)
+        self._reloading = Semaphore()
+        self._last_reload: dict[str, Any] = {}
         self._slots: list[WorkerSlot] = []
         self._shared: Shared
         self._stop = Flag()
@@ -112,11 +119,11 @@ class Supervisor:
         self._admin = self._serve_admin(self)
         count = settings.workers
         self._shared = Shared(count, self.totals, self.events)
-        self._directory = self._make_directory()
+        self._directory = self._make_directory(settings)
         self._directory.start()
         self.snapshot = self._compile(1)
-        for spec in self.snapshot.listeners:
-            self._sockets[spec.name] = listen(spec.address, count)
+        self._listeners = ListenerSockets(count)
+        self._listeners.adopt(settings.listeners, self._listeners.prepare(settings.listeners))
         self._slots = [self._make_slot(slot, count) for slot in range(count)]
         for worker in self._slots:
             worker.start()
@@ -140,17 +147,14 @@ class Supervisor:
 
     def _announce(self, spec: ListenerSpec) -> None:
         event = Event.TCP_SERVER_START if spec.protocol == "tcp" else Event.HTTP_SERVER_START
-        address = bound_address(self._sockets[spec.name][0])
+        address = self._listeners.address(spec.name)
         self.events.info(event, listener=spec.name, address=address, protocol=spec.protocol)
 
     def _finish(self) -> None:
         """Stop accepting, let the workers finish within the drain timeout, and clear up."""
         self.draining = True
         # First of all, so that nobody is queued whom no worker will take: theirs are the last copies from here on.
-        for sockets in self._sockets.values():
-            for sock in sockets:
-                remove(sock)
-        self._sockets = {}
+        self._listeners.close()
         if self._slots:
             timeout = self.settings.drain_timeout
             self.events.info(Event.SHUTTING_DOWN, drain_timeout=timeout)
@@ -180,10 +184,11 @@ class Supervisor:
 
     # -- what changes while it runs -----------------------------------------------------------------------------
 
-    def _make_directory(self) -> Directory:
-        sources: list[Source] = [StaticSource(self.settings.static_services)]
-        if self.settings.registry_file is not None:
-            self._registry = RegistryFile(self.settings.registry_file, self.events, spawn)
+    def _make_directory(self, settings: Settings) -> Directory:
+        sources: list[Source] = [StaticSource(settings.static_services)]
+        self._registry = None
+        if settings.registry_file is not None:
+            self._registry = RegistryFile(settings.registry_file, self.events, spawn)
             sources.append(self._registry)
         resolver = Resolver(Lookup(spawn).find, spawn, self.events)
         return Directory(sources, resolver, self._services_changed, self.events, spawn)
@@ -198,9 +203,13 @@ class Supervisor:
     def _services_changed(self) -> None:
         if self.snapshot is None:
             return  # still starting; the first snapshot will have it
-        self.snapshot = self._compile(self.snapshot.generation + 1)
+        snapshot = self._next_snapshot()
         for worker in self._slots:
-            worker.push(self.snapshot)
+            worker.push(snapshot)
+
+    def _next_snapshot(self) -> Snapshot:
+        self.snapshot = self._compile(self._current().generation + 1)
+        return self.snapshot
 
     def _current(self) -> Snapshot:
         assert self.snapshot is not None
@@ -208,7 +217,7 @@ class Supervisor:
 
     def _make_slot(self, slot: int, count: int) -> WorkerSlot:
         def sockets() -> dict[str, int]:
-            return {name: group[slot].fileno() for name, group in self._sockets.items()}
+            return self._listeners.descriptors(slot)
 
         logging = self._current().logging
         return WorkerSlot(slot, count, logging, sockets, self._current, self._shared, self.totals, self.events)
@@ -221,7 +230,59 @@ class Supervisor:
         self.events.info(Event.LOG_REOPENED)
 
     def _hang_up(self) -> None:
-        self.events.warning(Event.RELOAD_IGNORED, error="the configuration is read at start only; restart to apply it")
+        spawn("reload", self.reload)
+
+    def reload(self) -> list[str]:
+        """Read the configuration again and put it in force as a whole, or not at all.
+
+        Returns every mistake, none when it is in force now. What stays the same is left alone: listeners, pools,
+        health, breakers, counters and connections.
+        """
+        with self._reloading:
+            try:
+                wanted = read_settings(Path(self.settings.file))
+                opened = self._listeners.prepare(wanted.listeners)
+            except ConfigError as error:
+                problems = error.problems
+            except StartError as error:
+                problems = [f"{self.settings.file}: {error}"]
+            else:
+                self._put_in_force(wanted, opened)
+                return []
+            self._note_reload(problems)
+            self.events.error(Event.CONFIG_RELOAD_FAILED, file=self.settings.file, problems=problems)
+            return problems
+
+    def _put_in_force(self, wanted: Settings, opened: Sockets) -> None:
+        before = self.settings
+        waiting = before.needs_restart(wanted)
+        self.settings = settings = wanted.keeping(before, waiting)
+        if (settings.static_services, settings.registry_file) != (before.static_services, before.registry_file):
+            old, directory = self._directory, self._make_directory(settings)
+            directory.start()
+            self._directory = directory
+            old.stop()
+        unneeded = self._listeners.adopt(settings.listeners, opened)
+        snapshot = self._next_snapshot()
+        fresh = _to_open(before.listeners, settings.listeners)
+        for worker in self._slots:
+            worker.push(snapshot)
+            if fresh:
+                worker.open(self._listeners.descriptors(worker.slot, fresh))
+        for worker in self._slots:
+            worker.wait_for(snapshot.generation, APPLY_SECONDS)
+        close_all(unneeded)
+        for spec in settings.listeners:
+            if spec.name in fresh:
+                self._announce(spec)
+        self.events.set_level(settings.logging.level)
+        self._note_reload([])
+        self.events.info(Event.CONFIG_RELOADED, file=settings.file, digest=settings.digest, needs_restart=list(waiting))
+
+    def _note_reload(self, problems: list[str]) -> None:
+        now = self.clock.wall()
+        self.totals.config_loaded(not problems, now)
+        self._last_reload = {"ok": not problems, "at": now, "problems": problems, "digest": self.settings.digest}
 
     # -- what others ask ----------------------------------------------------------------------------------------
 
@@ -258,11 +319,12 @@ class Supervisor:
             "ready": self.not_ready() is None,
             "draining": self.draining,
             "config_file": self.settings.file,
+            "config_digest": self.settings.digest,
+            "last_reload": self._last_reload,
             "generation": snapshot.generation if snapshot is not None else 0,
             "listeners": [
-                {"name": spec.name, "address": bound_address(self._sockets[spec.name][0]), "protocol": spec.protocol}
+                {"name": spec.name, "address": self._listeners.address(spec.name), "protocol": spec.protocol}
                 for spec in (snapshot.listeners if snapshot is not None else ())
-                if spec.name in self._sockets
             ],
             "services": self._shared.status(),
             "workers": [worker.status() for worker in self._slots],
@@ -282,3 +344,9 @@ class Supervisor:
         for worker in self._slots:
             worker.forget(request)
         return {slot: reply.value if reply.ready() else None for slot, reply in replies.items()}
+
+
+def _to_open(before: Sequence[ListenerSpec], after: Sequence[ListenerSpec]) -> list[str]:
+    """The listeners that workers have to open: new ones, and those that cannot change as they stand."""
+    known = {spec.name: spec for spec in before}
+    return [spec.name for spec in after if spec.name not in known or known[spec.name].needs_new_server(spec)]

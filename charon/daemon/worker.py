@@ -62,11 +62,11 @@ class Worker:
         self.sink = LogSink(logging.file)
         self.events = EventLog(self.sink, logging.level, logging.format, logging.environment, worker=slot)
         self.events.capture_libraries()
-        access_log = AccessLog(self.sink, logging.format, logging.level)
+        self.access_log = AccessLog(self.sink, logging.format, logging.level)
         metrics = WorkerMetrics()
         table = SharedTable(descriptors[0], self.slots, (descriptors[1], descriptors[2]))
         sharing = Sharing(table, slot, bytes.fromhex(hello["secret"]), metrics, self.events)
-        self.plane = DataPlane(self.events, access_log, metrics, sharing)
+        self.plane = DataPlane(self.events, self.access_log, metrics, sharing)
         self.specs: dict[str, ListenerSpec] = {}
         self.servers: dict[str, ProxyServer] = {}
         self.retired: list[ProxyServer] = []
@@ -108,7 +108,10 @@ class Worker:
         kind = message.get("type")
         if kind == "sockets":
             for name, fd in zip(message["listeners"], descriptors, strict=True):
-                self._open(name, fd)
+                if name in self.specs:
+                    self._open(name, fd)
+                else:
+                    os.close(fd)  # a newer snapshot has overtaken this
             self._send({"type": "ready"})
         elif kind == "report":
             self._report(message["id"])
@@ -125,6 +128,8 @@ class Worker:
     def _apply(self, snapshot: Snapshot) -> None:
         """Follow a snapshot: what is unchanged is left alone."""
         self._drain_timeout = snapshot.drain_timeout
+        self.events.set_level(snapshot.logging.level)
+        self.access_log.set_level(snapshot.logging.level)
         admin = ServiceSpec(
             METRICS_SERVICE, (EndpointSpec(METRICS_SERVICE, (SocketAddress(snapshot.admin_socket, 0),)),)
         )
@@ -133,8 +138,8 @@ class Worker:
         self.idle = min((spec.timeouts.idle for spec in snapshot.listeners), default=MAX_IDLE_SECONDS)
         for name, server in list(self.servers.items()):
             spec = self.specs.get(name)
-            if spec is None:
-                self._retire(name)
+            if spec is None or server.listener.spec.needs_new_server(spec):
+                self._retire(name)  # what is to be opened anew comes with its socket
             elif spec != server.listener.spec:
                 server.listener = Listener(spec, self.plane.sharing.buckets)
 
@@ -149,6 +154,7 @@ class Worker:
 
     def _retire(self, name: str) -> None:
         server = self.servers.pop(name)
+        server.retired_at = monotonic()
         server.stop_listening()
         server.close_idle()
         self.retired.append(server)
@@ -167,7 +173,7 @@ class Worker:
         while True:
             gevent.sleep(SWEEP_SECONDS)
             now = monotonic()
-            for server in self.servers.values():
+            for server in (*self.servers.values(), *self.retired):
                 server.sweep(now)
             if now < next_report:
                 continue
@@ -175,8 +181,15 @@ class Worker:
             for endpoint in self.plane.services.endpoints():
                 endpoint.pool.sweep(now, self.idle)
                 endpoint.fade(now)
-            self.retired = [server for server in self.retired if server.connections]
+            self._end_retired(now)
             self._report(0)
+
+    def _end_retired(self, now: float) -> None:
+        """Connections of listeners that have left have the drain timeout, like those of a stop."""
+        self.retired = [server for server in self.retired if server.connections]
+        for server in self.retired:
+            if server.retired_at is not None and now - server.retired_at > self._drain_timeout:
+                server.abort_all()
 
     def _report(self, request: int) -> None:
         for server in (*self.servers.values(), *self.retired):

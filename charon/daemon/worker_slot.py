@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -16,11 +17,14 @@ from gevent.queue import Queue
 
 from charon.base.names import Event
 from charon.config.snapshot import LoggingSpec, Snapshot
-from charon.daemon.channel import Channel, ChannelClosed, Message
+from charon.daemon.channel import Channel, ChannelClosed
 from charon.daemon.shared import Shared
 from charon.net.tasks import spawn
 from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
+
+_Order = tuple[dict[str, Any], list[int]]
+"""A message and descriptors of its own that go with it."""
 
 STABLE_SECONDS = 10.0
 """A worker that lived this long died for a reason of its own; one that did not may be caught in a crash loop."""
@@ -45,6 +49,7 @@ class WorkerSlot:
         self.slot = slot
         self.ready = Flag()
         self.ended = Flag()
+        self._applied = Flag()
         self.generation = 0
         self.started_at = 0.0
         self.deaths = 0
@@ -56,7 +61,7 @@ class WorkerSlot:
         self._totals = totals
         self._events = events
         self._process: subprocess.Popen[bytes] | None = None
-        self._outbox: Queue[Message | None] = Queue()
+        self._outbox: Queue[_Order | None] = Queue()
         self._newest: Snapshot | None = None
         self._replies: dict[int, AsyncResult[Any]] = {}
         self._stopping = False
@@ -89,9 +94,23 @@ class WorkerSlot:
             self._outbox.put(None)
         self._newest = snapshot
 
+    def open(self, sockets: Mapping[str, int]) -> None:
+        """Have the worker open listeners of the newest snapshot, after it has taken that."""
+        # Copies, which stay valid until they are sent, whatever happens to the listener meanwhile.
+        self._outbox.put(({"type": "sockets", "listeners": list(sockets)}, [os.dup(fd) for fd in sockets.values()]))
+
+    def wait_for(self, generation: int, seconds: float) -> None:
+        """Until the worker has taken a snapshot of ``generation`` or later, it is not there, or the time is up."""
+        deadline = monotonic() + seconds
+        while self.ready.is_set() and self.generation < generation:
+            self._applied.clear()
+            left = deadline - monotonic()
+            if left <= 0 or not self._applied.wait(timeout=left):
+                return
+
     def tell(self, message: dict[str, Any]) -> None:
         """Send any other message, after those before it."""
-        self._outbox.put(message)
+        self._outbox.put((message, []))
 
     def ask(self, kind: str, request: int) -> AsyncResult[Any]:
         """Ask the worker for something; the result is its answer, or None when it dies first."""
@@ -142,8 +161,7 @@ class WorkerSlot:
     def _run_once(self) -> None:
         """One process from start to end."""
         channel, theirs = Channel.pair()
-        self._outbox = Queue()
-        self._newest = None
+        self._drop_orders()
         self.started_at = monotonic()
         with theirs:
             fd = theirs.fileno()
@@ -168,6 +186,14 @@ class WorkerSlot:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             self._events.error(Event.WORKER_DIED, worker=self.slot, pid=process.pid, how=how)
 
+    def _drop_orders(self) -> None:
+        """What was meant for the last worker: the next one begins with everything as it is then."""
+        while not self._outbox.empty():
+            order = self._outbox.get()
+            for fd in order[1] if order is not None else ():
+                os.close(fd)
+        self._newest = None
+
     def _write(self, channel: Channel) -> None:
         """Everything goes out here, so that a worker that does not read holds up nobody else."""
         try:
@@ -179,13 +205,22 @@ class WorkerSlot:
             sockets = self._sockets()
             channel.send({"type": "sockets", "listeners": list(sockets)}, tuple(sockets.values()))
             while True:
-                message = self._outbox.get()
-                if message is None:
-                    message, self._newest = self._newest, None
-                if message is not None:
-                    channel.send(message)
+                order = self._outbox.get()
+                if order is not None:
+                    self._send(channel, *order)
+                elif self._newest is not None:
+                    newest, self._newest = self._newest, None
+                    channel.send(newest)
         except ChannelClosed:
             return  # the process is ending, which its waiter sees
+
+    @staticmethod
+    def _send(channel: Channel, message: dict[str, Any], descriptors: list[int]) -> None:
+        try:
+            channel.send(message, tuple(descriptors))
+        finally:
+            for fd in descriptors:
+                os.close(fd)
 
     def _read(self, channel: Channel) -> None:
         try:
@@ -207,10 +242,12 @@ class WorkerSlot:
             self._totals.add(self.slot, message["delta"])
             self._answer(message["id"], True)
         elif kind == "ready":
-            self.ready.set()
-            self._events.info(Event.WORKER_STARTED, worker=self.slot, pid=self.pid)
+            if not self.ready.is_set():  # it says so again when it has opened more listeners
+                self.ready.set()
+                self._events.info(Event.WORKER_STARTED, worker=self.slot, pid=self.pid)
         elif kind == "applied":
             self.generation = int(message["generation"])
+            self._applied.set()
         elif kind == "greenlets":
             self._answer(message["id"], message["names"])
         else:

@@ -130,7 +130,7 @@ class Attempt:
         """A failure that is the endpoint's fault counts against it. Returns whether it was."""
         if failure.reason.blame is not Blame.UPSTREAM or self.stale(failure):
             return False
-        if not self._counted:
+        if not self._counted and not self.discarded:
             self._count(well=False)
         return True
 
@@ -216,16 +216,23 @@ class Attempt:
         if self.exchange.watches_latency:
             now = monotonic()
             self.endpoint.observe(now - self._began, now)
-        if not well:
+        if response.status >= 400:
             head = self.exchange.head
             assert head is not None
             outcome = TryOutcome(None, head.method, 1, self.received, self._replayable(), response.status)
             if self._may_discard(outcome):
                 self.discarded = True
+                if well:
+                    self._well()
                 raise ExchangeFailed(UPSTREAM_STATUS, f"status {response.status}")
 
     def _replayable(self) -> bool:
-        return self.upload is None or self.upload.kept is not None
+        """Whether the whole request can be sent again: what has not gone to the endpoint, or is small enough to keep."""
+        if self.stream is None:
+            return True
+        if self.upload is not None:
+            return self.upload.kept is not None
+        return self.body is None or self.body.size <= self._keep_bytes
 
     def replay(self, request: bytes) -> bytes:
         """``request`` with what an upload has taken from the client and sent since, to be sent again."""
@@ -271,7 +278,7 @@ class Attempt:
                 limit=self.listener.max_body,
                 idle=timeouts.idle,
                 patience=timeouts.response_headers,
-                keep=self._keep_bytes,
+                keep=max(0, self._keep_bytes - self.body.size),
             )
 
     def _request_chunked(self) -> bool:
@@ -346,7 +353,7 @@ class Attempt:
         uploaded = (self.body is None or self.body.done) and (self.upload is None or self.upload.done)
         chunked = response.body < 0 and head.version == 11
         to_close = response.body < 0 and not chunked
-        self.keep = head.keep_alive and uploaded and not to_close and not self.connection.server.plane.draining
+        self.keep = head.keep_alive and uploaded and not to_close and not self.connection.server.draining
         extra = b"" if response.has_date else b"Date: %b\r\n" % http_date()
         if not self.keep:
             extra += b"Connection: close\r\n"

@@ -105,7 +105,18 @@ def _service(connection: HttpConnection, name: str | None) -> Service:
 class _Forwarding:
     """The tries of one request at one service."""
 
-    __slots__ = ("body", "connection", "exchange", "listener", "policy", "service", "spec", "tried", "tries_left")
+    __slots__ = (
+        "body",
+        "connection",
+        "exchange",
+        "listener",
+        "policy",
+        "service",
+        "spec",
+        "tried",
+        "tries_left",
+        "wait",
+    )
 
     def __init__(
         self,
@@ -125,6 +136,7 @@ class _Forwarding:
         self.policy = rule.policy or service.policy
         self.tries_left = self.spec.attempts
         self.tried: list[Endpoint] = []
+        self.wait = 0.0
         exchange.watches_latency = service.spec.balance.algorithm == "ewma"
         exchange.timeouts = timeouts = listener.timeouts_for(service.spec.timeouts, rule.timeout)
         if timeouts.request is not None:
@@ -142,7 +154,8 @@ class _Forwarding:
         fresh = False
         while True:
             exchange.endpoint = endpoint
-            keep_bytes = self.spec.max_body_bytes if self.tries_left else 0
+            # Without further tries a body is kept too, as long as the connection may turn out to be a stale one.
+            keep_bytes = self.spec.max_body_bytes if self.tries_left or not fresh else 0
             attempt = Attempt(
                 self.connection, exchange, self.listener, endpoint, self.body, trial, keep_bytes, self._may_discard
             )
@@ -169,19 +182,25 @@ class _Forwarding:
             self.connection.server.plane.metrics.retry(_method(exchange))
 
     def _may_retry(self, outcome: TryOutcome) -> bool:
-        """Whether the policy allows another try, and the budget has room for it."""
+        """Whether the policy allows another try, the deadline the ``wait`` before it, and the budget has room for it."""
         if not may_retry(outcome, self.tries_left, self.policy):
             return False
         if outcome.reason is not None and outcome.reason.unsent:
             return True  # it has reached nobody, so that asking another endpoint adds no load
+        self.wait = backoff(self.spec, self.exchange.retries + 1, random.random())  # noqa: S311 - no secret
+        if monotonic() + self.wait >= self.exchange.cutoff:
+            return False
         if self.service.budget.take(monotonic()):
             return True
         self.connection.server.plane.metrics.count(Metric.RETRY_BUDGET_EXHAUSTED, (self.service.name,))
         return False
 
     def _may_discard(self, outcome: TryOutcome) -> bool:
-        """Whether an answer that has not been passed on is dropped for another try."""
-        return outcome.status in self.policy.statuses and self._may_retry(outcome)
+        """Whether an answer that has not been passed on is dropped for another try: not where there is nobody to ask."""
+        if outcome.status not in self.policy.statuses:
+            return False
+        now = monotonic()
+        return any(e.usable(now, ejected_too=True) for e in self.service.endpoints) and self._may_retry(outcome)
 
     def _next(self, attempt: Attempt, failure: ExchangeFailed, key: int | None) -> tuple[Endpoint, bool]:
         """Where to try again, after the wait that is due. Raises ``failure`` when there is nowhere."""
@@ -192,7 +211,7 @@ class _Forwarding:
         except ExchangeFailed:
             if failure.reason.unsent:
                 raise failure from None  # nobody listens there; asking the same one again helps nobody
-            self._wait(failure)
+            self._pause()
             try:
                 chosen = self.service.choose((), key)
             except ExchangeFailed:
@@ -202,7 +221,7 @@ class _Forwarding:
         _tell(self.connection, self.exchange, failure)
         if not failure.reason.unsent:
             try:
-                self._wait(failure)
+                self._pause()
             except ExchangeFailed:
                 self.service.done(chosen[0])
                 if chosen[1] and chosen[0].state is not None:
@@ -210,12 +229,9 @@ class _Forwarding:
                 raise
         return chosen
 
-    def _wait(self, failure: ExchangeFailed) -> None:
-        """The back-off. Raises ``failure`` when the deadline would pass, CLIENT_ABORT when the client leaves."""
-        seconds = backoff(self.spec, self.exchange.retries + 1, random.random())  # noqa: S311 - no secret
-        if monotonic() + seconds >= self.exchange.cutoff:
-            raise failure
-        if not self.connection.pause(seconds):
+    def _pause(self) -> None:
+        """The back-off. Raises CLIENT_ABORT when the client leaves."""
+        if not self.connection.pause(self.wait):
             raise ExchangeFailed(CLIENT_ABORT, "left while another try was waited for")
 
     def _request_bytes(self) -> bytes:
@@ -264,7 +280,7 @@ def _redirect(connection: HttpConnection, exchange: Exchange, head: RequestHead,
 
 
 def _goes_on(connection: HttpConnection, head: RequestHead, body: BodyReader | None) -> bool:
-    return head.keep_alive and (body is None or body.done) and not connection.server.plane.draining
+    return head.keep_alive and (body is None or body.done) and not connection.server.draining
 
 
 def _answer_failure(

@@ -117,7 +117,7 @@ class HttpConnection(WSGIHandler):
         """The first bytes of the next request; ``b""`` when there will be none."""
         timeouts = self.server.listener.timeouts
         patience = timeouts.idle if self.served else timeouts.client_header
-        if self.server.plane.draining:
+        if self.server.draining:
             if self.served:
                 return b""
             patience = min(patience, _LAST_REQUEST)

@@ -45,7 +45,13 @@ class ProxyServer(Acceptor):
         self.plane = plane
         self.counters = plane.metrics.listener(listener.name)
         self.connections: set[Any] = set()
+        self.retired_at: float | None = None
         super().__init__(fd, max_connections, on_accept_error, **options)
+
+    @property
+    def draining(self) -> bool:
+        """Whether connections are to end after what they are doing: Charon is stopping, or the listener has left."""
+        return self.plane.draining or self.retired_at is not None
 
     def make(self, sock: RawSocket, address: Any) -> Connection:
         """The connection object for an accepted socket."""
