@@ -260,11 +260,7 @@ class ListenerSpec:
 
     def needs_new_server(self, changed: ListenerSpec) -> bool:
         """Whether a worker has to open the listener anew to follow ``changed``; all else it takes over as it stands."""
-        return (self.address, self.protocol, self.limits.max_connections) != (
-            changed.address,
-            changed.protocol,
-            changed.limits.max_connections,
-        )
+        return (self.address, self.protocol) != (changed.address, changed.protocol)
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,9 +275,10 @@ class Supervisor:
         for spec in settings.listeners:
             if spec.name in fresh:
                 self._announce(spec)
-        self.events.set_level(settings.logging.level)
         self._note_reload([])
+        self.events.set_level("info")  # this is told whatever the level was and will be
         self.events.info(Event.CONFIG_RELOADED, file=settings.file, digest=settings.digest, needs_restart=list(waiting))
+        self.events.set_level(settings.logging.level)
 
     def _note_reload(self, problems: list[str]) -> None:
         now = self.clock.wall()

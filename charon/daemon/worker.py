@@ -142,15 +142,19 @@ class Worker:
                 self._retire(name)  # what is to be opened anew comes with its socket
             elif spec != server.listener.spec:
                 server.listener = Listener(spec, self.plane.sharing.buckets)
+                server.pool_of_connections.set_limit(self._share(spec))
 
     def _open(self, name: str, fd: int) -> None:
         spec = self.specs[name]
         kind = TcpServer if spec.protocol == "tcp" else HttpServer
-        share = -(-spec.limits.max_connections // self.slots)
         listener = Listener(spec, self.plane.sharing.buckets)
-        server = kind(fd, listener, self.plane, share, lambda error: self._accept_failed(name, error))
+        server = kind(fd, listener, self.plane, self._share(spec), lambda error: self._accept_failed(name, error))
         server.start()
         self.servers[name] = server
+
+    def _share(self, spec: ListenerSpec) -> int:
+        """This worker's part of the connections that the listener may have."""
+        return -(-spec.limits.max_connections // self.slots)
 
     def _retire(self, name: str) -> None:
         server = self.servers.pop(name)

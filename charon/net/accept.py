@@ -27,6 +27,35 @@ _CONNECTION_LOST = frozenset(
 )  # fmt: skip
 
 
+class ConnectionPool(Pool):
+    """The greenlets of a listener's connections. Unlike gevent's own limit, this one may change at any time."""
+
+    def __init__(self, limit: int, on_room: Callable[[], None]) -> None:
+        super().__init__()
+        self.limit = limit
+        self._on_room = on_room
+        self._held_up = False
+
+    def full(self) -> bool:
+        """Asked before each accept. After a True, ``on_room`` is called once there is room."""
+        self._held_up = len(self.greenlets) >= self.limit
+        return self._held_up
+
+    def set_limit(self, limit: int) -> None:
+        """Allow so many from now on; what is open stays."""
+        self.limit = limit
+        self._look_for_room()
+
+    def _discard(self, greenlet: Any) -> None:
+        super()._discard(greenlet)  # type: ignore[misc] # gevent's stubs leave it out; it is linked to the greenlet
+        self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        if self._held_up and len(self.greenlets) < self.limit:
+            self._held_up = False
+            self._on_room()
+
+
 class Acceptor(StreamServer):
     """A listener of one worker: at most ``max_connections`` at a time, the rest wait in the kernel's queue."""
 
@@ -36,7 +65,7 @@ class Acceptor(StreamServer):
         self, fd: int, max_connections: int, on_accept_error: Callable[[OSError], None], **options: Any
     ) -> None:
         self.on_accept_error = on_accept_error
-        self.pool_of_connections = Pool(max_connections)
+        self.pool_of_connections = ConnectionPool(max_connections, self._resume)
         super().__init__(gsocket.socket(fileno=fd), spawn=self.pool_of_connections, **options)
         self.nodelay = self.family != std.AF_UNIX
 

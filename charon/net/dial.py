@@ -47,7 +47,10 @@ def dial(candidates: Sequence[SocketAddress], timeout: float, watch: Watch | Non
                 raise ExchangeFailed(LOCAL_LIMIT, os.strerror(error.errno)) from error
             reason = CONNECT_REFUSED if error.errno == errno.ECONNREFUSED else CONNECT_FAILED
             failure = failure or ExchangeFailed(reason, f"{_text(address)}: {os.strerror(error.errno or 0)}")
-    raise failure or ExchangeFailed(CONNECT_FAILED, "the endpoint has no address")
+    try:
+        raise failure or ExchangeFailed(CONNECT_FAILED, "the endpoint has no address")
+    finally:
+        failure = None  # or this frame and the failure's traceback would hold each other
 
 
 def _dial_one(address: SocketAddress, timeout: float, watch: Watch | None) -> Stream:
