@@ -35,7 +35,8 @@ class AdminApp:
 
     ``refresh`` brings the totals up to date before they are rendered; ``render`` takes an Accept field and gives
     content type and body (``Totals.render``). ``ready`` gives None when Charon is serving, else why it is not.
-    ``status`` gives what JSON can carry. Whatever one of them raises becomes a 500 and an ``admin_failed`` event.
+    ``status`` gives what JSON can carry, ``greenlets`` the names of all of each process. Whatever one of them raises
+    becomes a 500 and an ``admin_failed`` event.
     """
 
     def __init__(
@@ -45,20 +46,21 @@ class AdminApp:
         render: Callable[[str], tuple[str, bytes]],
         ready: Callable[[], str | None],
         status: Callable[[], dict[str, Any]],
+        greenlets: Callable[[], dict[str, list[str]]],
         events: EventLog,
-        metrics_path: str = "/metrics",
     ) -> None:
         self._refresh = refresh
         self._render = render
         self._ready = ready
         self._status = status
+        self._greenlets = greenlets
         self._events = events
         self._routes: dict[str, Callable[[dict[str, Any]], Answer]] = {
             "/metrics": self._metrics,
-            metrics_path: self._metrics,
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/api/status": self._api_status,
+            "/api/greenlets": self._api_greenlets,
         }
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -100,6 +102,9 @@ class AdminApp:
 
     def _api_status(self, environ: dict[str, Any]) -> Answer:
         return "200 OK", _JSON, orjson.dumps(self._status(), option=orjson.OPT_APPEND_NEWLINE)
+
+    def _api_greenlets(self, environ: dict[str, Any]) -> Answer:
+        return "200 OK", _JSON, orjson.dumps(self._greenlets(), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _problem(status: str, text: str) -> Answer:
@@ -149,15 +154,23 @@ class _ErrorLog:
 
 
 def bind(path: str, mode: int = 0o660) -> GeventSocket:
-    """A listening Unix socket at ``path``, whose folder is made when it is missing.
+    """A listening Unix socket at ``path``; folders that are missing are made, for the owner and its group.
 
     A socket file that nobody listens on any more is replaced. StartError when another process listens there, when
-    something that is no socket stands there, or when the path cannot be used.
+    something that is no socket stands there, when the path cannot be used, or when its folder belongs to somebody
+    other than root and the present user, who could put a socket of their own in its place.
     """
+    folder = os.path.dirname(path) or "."
     try:
-        os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
+        _make_folders(folder)
+        owners = {os.lstat(folder).st_uid, os.stat(folder).st_uid}  # a link's owner can point it elsewhere
     except OSError as error:
         raise StartError(f"cannot make the folder of the admin socket {path}: {error.strerror or error}") from error
+    for owner in owners - {0, os.geteuid()}:
+        raise StartError(
+            f"the folder of the admin socket {path} belongs to user {owner}, who could put another socket there; "
+            "give admin.socket a path in a folder of your own"
+        )
     # At no time is the socket open to more than ``mode`` allows; nothing else can run before the mask is back.
     umask = os.umask(0o777 & ~mode)
     try:
@@ -165,6 +178,18 @@ def bind(path: str, mode: int = 0o660) -> GeventSocket:
     finally:
         os.umask(umask)
     return GeventSocket(fileno=listener.detach())
+
+
+def _make_folders(folder: str) -> None:
+    """``folder`` and what is missing above it, each 0750 (makedirs would give the mode to the last one only)."""
+    if os.path.isdir(folder):
+        return
+    _make_folders(os.path.dirname(folder) or ".")
+    try:
+        os.mkdir(folder, mode=0o750)
+    except FileExistsError:
+        if not os.path.isdir(folder):
+            raise
 
 
 def serve(path: str, app: AdminApp, events: EventLog, *, mode: int = 0o660) -> AdminServer:

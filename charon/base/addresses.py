@@ -77,7 +77,14 @@ def parse_listen(text: str) -> Address:
         return _parse_unix(text)
     if "://" in text:
         raise ValueError(f"{quoted(text)} is not an address to listen on; {_LISTEN_ALLOWED}")
-    return _parse_host_port(text, zero=True, allowed=_LISTEN_ALLOWED)
+    address = _parse_host_port(text, zero=True, allowed=_LISTEN_ALLOWED)
+    if address.host and not address.is_ip:
+        # A name may mean several addresses, and another one tomorrow: which of them would be bound is a guess.
+        raise ValueError(
+            f"{quoted(text)} is not an address to listen on: {quoted(address.host)} is a name; "
+            f"write its IP address, or {quoted(f':{address.port}')} for all interfaces"
+        )
+    return address
 
 
 def parse_address(text: str) -> Address:
@@ -140,6 +147,8 @@ def unix_path_problem(path: str) -> str | None:
     """Why ``path`` cannot be the path of a Unix socket; None when it can."""
     if "\0" in path or path.endswith("/"):
         return "this is not the path of a file"
+    if not path.isprintable():
+        return "the path of a socket has only printable characters, as it stands in logs"
     if len(path.encode("utf-8", "surrogateescape")) > UNIX_PATH_MAX:
         return f"the path of a Unix socket has at most {UNIX_PATH_MAX} bytes"
     return None
@@ -154,6 +163,23 @@ def host_problem(host: str) -> str | None:
     if len(host) > 254 or not _NAME.fullmatch(host):
         return f"{quoted(host)} is not a host name"
     return None
+
+
+_AUTHORITY = re.compile(r"(\[[^\[\]%]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?", re.ASCII)
+
+
+def authority_problem(text: str) -> str | None:
+    """Why ``text`` is not ``host`` or ``host:port`` as in a Host field or a URL; None when it is."""
+    match = _AUTHORITY.fullmatch(text)
+    host, port = match.groups() if match else ("", None)
+    if host.startswith("["):
+        good = isinstance(_ip(host[1:-1]), ipaddress.IPv6Address)
+    else:
+        good = bool(host) and host_problem(host) is None
+    if good and (port is None or 0 < int(port) <= 65535):
+        return None
+    allowed = "write a name or an address, with :port where one is wanted, such as api.example.com or [::1]:8080"
+    return f"{quoted(text)} is not a host; {allowed}"
 
 
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

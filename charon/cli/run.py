@@ -36,7 +36,7 @@ def _serve_admin(supervisor: Supervisor, settings: Settings, events: EventLog) -
         render=supervisor.totals.render,
         ready=supervisor.not_ready,
         status=supervisor.status,
+        greenlets=supervisor.greenlets,
         events=events,
-        metrics_path=settings.metrics_path,
     )
     return serve(settings.admin_socket, app, events)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from charon.base.addresses import Upstream
 
-CONFIG_RELOAD: Final = False
+CONFIG_RELOAD: Final = True
 """Is a changed config.yaml brought into force without a restart? (The registry always is.)"""
 
 ENDPOINT_SCHEMES: Final = frozenset({None, "http"})

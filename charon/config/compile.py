@@ -27,7 +27,6 @@ def compile_settings(config: Config) -> Settings:
         service_settings=_service_settings(root),
         registry_file=None if config.registry_file is None else str(config.registry_file),
         admin_socket=str(config.admin_socket),
-        metrics_path=root.metrics.path,
         logging=LoggingSpec(
             level=root.logging.level,
             format=root.logging.format,

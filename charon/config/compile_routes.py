@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from charon.config.compile_services import rate_limit_spec, retry_spec, service_retry
 from charon.config.schema.root import Root
-from charon.config.schema.routes import HeaderChanges, Route
+from charon.config.schema.routes import RequestHeaders, ResponseHeaders, Route
 from charon.config.snapshot import HeaderEdits, RateLimitSpec, RedirectSpec, RetrySpec, RewriteSpec, RouteSpec
 
 
@@ -76,6 +76,6 @@ def _redirect(route: Route) -> RedirectSpec | None:
     return RedirectSpec(**route.redirect.model_dump()) if "redirect" in route.model_fields_set else None
 
 
-def _edits(changes: HeaderChanges) -> HeaderEdits | None:
+def _edits(changes: RequestHeaders | ResponseHeaders) -> HeaderEdits | None:
     edits = HeaderEdits(changes.remove, tuple(changes.set.items()), tuple(changes.add.items()))
     return None if edits == HeaderEdits() else edits

@@ -13,8 +13,8 @@ Relative paths are relative to the folder of this file. ${NAME} and ${NAME:-defa
 
 RESTART: Final = "A change of `config.yaml` takes effect at a restart. A change of the registry needs none."
 RELOAD: Final = (
-    "A change of a key marked `live` takes effect at a reload (`charon reload`, SIGHUP), one marked `restart` at a "
-    "restart. A change of the registry needs neither."
+    "A change of a key marked `live` takes effect at a reload (SIGHUP), one marked `restart` at a restart. A file with "
+    "a mistake in it changes nothing. A change of the registry needs neither."
 )
 
 MANUAL_HEAD: Final = """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
+from charon.base.route_rules import substitution_problem
 from charon.config.document import KeyPath
 from charon.config.finding import Finding
 from charon.config.schema.root import Root
@@ -78,10 +78,4 @@ def _rewrite(here: KeyPath, route: Route) -> Iterator[Finding]:
 def _substitution_problem(rewrite: Rewrite) -> str | None:
     if rewrite.regex is None or rewrite.substitution is None:
         return None
-    try:
-        # Both, as paths are rewritten as bytes; the references in a substitution are resolved even without a match.
-        re.compile(rewrite.regex).sub(rewrite.substitution, "")
-        re.compile(rewrite.regex.encode()).sub(rewrite.substitution.encode(), b"")
-    except (re.error, IndexError) as error:
-        return str(error)
-    return None
+    return substitution_problem(rewrite.regex, rewrite.substitution)

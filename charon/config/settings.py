@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from charon.config.registry import Target
 from charon.config.snapshot import ListenerSpec, LoggingSpec, ServiceSpec, Snapshot
 
-_RESTART = {"workers": "workers", "admin.socket": "admin_socket", "metrics.path": "metrics_path"}
+_RESTART = {"workers": "workers", "admin.socket": "admin_socket"}
 """Keys that are read at start only, and the fields that hold them."""
 
 
@@ -34,7 +34,6 @@ class Settings:
     service_settings: Mapping[str, ServiceSpec]
     registry_file: str | None
     admin_socket: str
-    metrics_path: str
     logging: LoggingSpec
     workers: int
     drain_timeout: float

@@ -113,6 +113,11 @@ class BalanceSpec:
     hash_on: str = "client_ip"
     slow_start: float = 0.0
 
+    @property
+    def hashes(self) -> bool:
+        """Whether requests have a key that decides."""
+        return self.algorithm == "ring_hash"
+
 
 @dataclass(frozen=True, slots=True)
 class BulkheadSpec:

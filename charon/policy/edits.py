@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from charon.base.addresses import authority_problem
+from charon.base.route_rules import FOLD, FORBIDDEN_IN_PATHS, REDIRECTS, edit_problem, substitution_problem
 from charon.policy.routes import compile_regex
 
 Fields = list[tuple[bytes, bytes]]
@@ -60,13 +62,8 @@ class EditSettings(Protocol):
     def add(self) -> Sequence[tuple[str, str]]: ...
 
 
-# RFC 9110 5.6.2.
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # RFC 9110 5.5: no controls but the tab; the bytes above 0x7f are obs-text.
 _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-# RFC 3986 3.2.2 with a port; an IPv6 address in brackets.
-_HOST: Final = re.compile(r"(?:[0-9A-Za-z\-._~]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]|%00")
 # What cannot stand in a target as Charon forwards it (see charon.wire.grammar): everything but the letters that are
 # let through, and a percent sign that begins no escape.
 _NOT_IN_PATH: Final = re.compile(rb"[^!$%&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~]|%(?![0-9A-Fa-f]{2})")
@@ -104,7 +101,7 @@ class Rewrite:
             self._drop = len((matched or "").encode("ascii").rstrip(b"/"))
         if settings.regex is not None and settings.substitution is not None:
             self._pattern = compile_regex(settings.regex)
-            self._substitution = _template(self._pattern, settings.substitution)
+            self._substitution = _template(settings.regex, settings.substitution)
         self.host = None if settings.host is None else _host_text(settings.host)
 
     def target(self, path: bytes, query: bytes) -> bytes:
@@ -130,31 +127,23 @@ def _path_text(text: str, key: str) -> bytes:
         raise ValueError(f"{key} must begin with /")
     if "?" in text or "#" in text:
         raise ValueError(f"{key} is a path only, without ? and #; the request's query is kept")
-    if _CONTROL.search(text):
+    if FORBIDDEN_IN_PATHS.search(text):
         raise ValueError(f"{key} must not hold control characters")
     return text.encode("utf-8")
 
 
-def _template(pattern: re.Pattern[bytes], text: str) -> bytes:
-    if "?" in text or "#" in text:
-        raise ValueError("substitution makes a path only, without ? and #; the request's query is kept")
-    if _CONTROL.search(text):
-        raise ValueError("substitution must not hold control characters")
-    template = text.encode("utf-8")
-    try:
-        pattern.sub(template, b"")
-    except (re.error, IndexError) as error:
-        raise ValueError(f"{text!r} is not a substitution for {pattern.pattern.decode('ascii')!r}: {error}") from None
-    return template
+def _template(regex: str, text: str) -> bytes:
+    problem = substitution_problem(regex, text)
+    if problem is not None:
+        raise ValueError(f"{text!r} is not a substitution for {regex!r}: {problem}")
+    return text.encode("utf-8")
 
 
 def _host_text(text: str) -> bytes:
-    if _HOST.fullmatch(text) is None:
-        raise ValueError(f"{text!r} is not a host with an optional port")
+    problem = authority_problem(text)
+    if problem is not None:
+        raise ValueError(problem)
     return text.encode("ascii")
-
-
-_REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 
 class Redirect:
@@ -163,8 +152,8 @@ class Redirect:
     __slots__ = ("_host", "_path", "_query", "_scheme", "status")
 
     def __init__(self, settings: RedirectSettings) -> None:
-        if settings.status not in _REDIRECTS:
-            raise ValueError(f"{settings.status} is no redirect; use one of {', '.join(map(str, _REDIRECTS))}")
+        if settings.status not in REDIRECTS:
+            raise ValueError(f"{settings.status} is no redirect; use one of {', '.join(map(str, REDIRECTS))}")
         if settings.scheme is None and settings.host is None and settings.path is None:
             raise ValueError("a redirect needs a scheme, a host or a path, or it leads back to where it was")
         if settings.scheme not in (None, "http", "https"):
@@ -178,7 +167,7 @@ class Redirect:
             path, mark, query = settings.path.partition("?")
             self._path = _encode(_path_text(path, "path"))
             if mark:
-                if _CONTROL.search(query) or "#" in query:
+                if FORBIDDEN_IN_PATHS.search(query) or "#" in query:
                     raise ValueError("path must not hold control characters or #")
                 self._query = b"?" + _encode(query.encode("utf-8"), _NOT_IN_QUERY)
 
@@ -210,65 +199,37 @@ def _without_port(authority: bytes) -> bytes:
     return host if colon and port.isdigit() else authority
 
 
-# Names are compared with `_` read as `-`: CGI, WSGI and their kin do so, and a field that was to be removed must not
-# reach the application under its other spelling.
-_FOLD: Final = bytes(range(256)).lower().replace(b"_", b"-")
-
-_THIS_HOP: Final = dict.fromkeys(
-    b"connection keep-alive proxy-connection te upgrade http2-settings trailer expect".split(),
-    "it concerns this hop alone, for which Charon speaks",
-)
-_FRAMING: Final = dict.fromkeys(
-    b"content-length transfer-encoding".split(), "it says where the message ends, which Charon alone decides"
-)
-_CHARON: Final = dict.fromkeys(
-    b"via forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-real-ip".split(), "Charon writes it itself"
-)
-_OF_REQUESTS: Final = {
-    **_THIS_HOP,
-    **_FRAMING,
-    **_CHARON,
-    b"host": "rewrite.host changes it",
-    b"proxy": "applications read it as HTTP_PROXY",
-}
-_OF_RESPONSES: Final = {**_THIS_HOP, **_FRAMING}
-
-
 class FieldEdits:
     """A route's changes to the header fields of requests, or of responses."""
 
     __slots__ = ("_drop", "_tail")
 
     def __init__(self, settings: EditSettings, *, request: bool) -> None:
-        refused = _OF_REQUESTS if request else _OF_RESPONSES
-        removed = [_name(name, refused) for name in settings.remove]
-        replaced = [_field(field, refused) for field in settings.set]
-        self._drop = frozenset(name.translate(_FOLD) for name in [*removed, *(name for name, _ in replaced)])
-        self._tail = replaced + [_field(field, refused) for field in settings.add]
+        removed = [_name(name, request) for name in settings.remove]
+        replaced = [_field(field, request) for field in settings.set]
+        self._drop = frozenset(name.translate(FOLD) for name in [*removed, *(name for name, _ in replaced)])
+        self._tail = replaced + [_field(field, request) for field in settings.add]
 
     def apply(self, fields: Fields) -> Fields:
         """A new list: ``fields`` without those removed and set, then those set, then those added."""
         drop = self._drop
         if not drop:
             return fields + self._tail
-        fold = _FOLD
+        fold = FOLD
         kept = [field for field in fields if field[0].translate(fold) not in drop]
         kept += self._tail
         return kept
 
 
-def _name(text: str, refused: dict[bytes, str]) -> bytes:
-    if _TOKEN.fullmatch(text) is None:
-        raise ValueError(f"{text!r} is not a header field name")
-    name = text.encode("ascii")
-    reason = refused.get(name.translate(_FOLD))
-    if reason is not None:
-        raise ValueError(f"{text} cannot be edited: {reason}")
-    return name
+def _name(text: str, request: bool) -> bytes:
+    problem = edit_problem(text, request=request)
+    if problem is not None:
+        raise ValueError(problem)
+    return text.encode("ascii")
 
 
-def _field(field: tuple[str, str], refused: dict[bytes, str]) -> tuple[bytes, bytes]:
-    name = _name(field[0], refused)
+def _field(field: tuple[str, str], request: bool) -> tuple[bytes, bytes]:
+    name = _name(field[0], request)
     value = field[1].encode("utf-8").strip(b" \t")
     if _VALUE.fullmatch(value) is None:
         raise ValueError(f"the value of {field[0]} holds a control character, such as a line break")

@@ -32,6 +32,7 @@ from charon.base.errors import (
     Blame,
     Reason,
 )
+from charon.base.route_rules import RETRY_CONDITIONS, retry_condition
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """RFC 9110 section 9.2.2."""
@@ -127,12 +128,10 @@ class RetryPolicy(NamedTuple):
 
 def condition(word: str) -> str:
     """The one spelling of a condition word. Raises ValueError for a word that is not one."""
-    plain = word.strip().lower().replace("_", "-")
-    if plain in _REASONS or plain in _STATUSES:
-        return plain
-    if len(plain) == 3 and plain.isascii() and plain.isdigit() and 400 <= int(plain) <= 599:
-        return plain
-    raise ValueError(f"{word!r} is not a retry condition; write {', '.join([*_REASONS, *_STATUSES])} or a status")
+    plain = retry_condition(word)
+    if plain is None:
+        raise ValueError(f"{word!r} is not a retry condition; write {', '.join(RETRY_CONDITIONS)} or a status")
+    return plain
 
 
 DEFAULT_POLICY: Final = RetryPolicy.of(("connect-failure", "reset"))
@@ -192,7 +191,14 @@ class Window:
 
     def add_request(self, now: float) -> None:
         """Count a request: once, however many tries it takes."""
-        self._cells[self._bucket(now) + 1] += 1.0
+        # As _bucket, written out: it is run for every request.
+        second = int(now)
+        index = second % WINDOW_SECONDS * 3
+        cells = self._cells
+        if cells[index] != second:
+            cells[index + 1] = cells[index + 2] = 0.0
+            cells[index] = second
+        cells[index + 1] += 1.0
 
     def add_retry(self, now: float) -> None:
         """Count a further try."""
@@ -226,16 +232,13 @@ class Budget:
     :meth:`take`, workers that decide at the very same moment may together go over by one each.
     """
 
-    __slots__ = ("_own", "_spec", "_windows")
+    __slots__ = ("_own", "_spec", "_windows", "add_request")
 
     def __init__(self, spec: RetrySpec, own: Window, windows: Sequence[Window]) -> None:
         self._spec = spec
         self._own = own
         self._windows = windows
-
-    def add_request(self, now: float) -> None:
-        """Count a request: once, however many tries it takes."""
-        self._own.add_request(now)
+        self.add_request = own.add_request
 
     def take(self, now: float) -> bool:
         """Whether a retry may be made now; it is counted if so."""

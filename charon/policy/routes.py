@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from charon.base.route_rules import regex_problem
+
 Fields = Sequence[tuple[bytes, bytes]]
 
 
@@ -159,12 +161,10 @@ def _conditions(route: Route) -> _Conditions | None:
 
 def compile_regex(pattern: str) -> re.Pattern[bytes]:
     """A pattern over normalised paths, which are ASCII. Raises ValueError that says what is wrong with it."""
-    try:
-        return re.compile(pattern.encode("ascii"))
-    except UnicodeEncodeError:
-        raise ValueError(f"{pattern!r} can match no path: write other letters than ASCII as %XX") from None
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    problem = regex_problem(pattern)
+    if problem is not None:
+        raise ValueError(problem)
+    return re.compile(pattern.encode("ascii"))
 
 
 def host_key(authority: bytes) -> bytes:

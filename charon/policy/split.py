@@ -6,19 +6,15 @@ name, say). Nothing is remembered here: what a request brings is enough, in ever
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import accumulate
-from typing import Final
 
+from charon.base.route_rules import TOKEN
 from charon.policy.hashing import KEY_SPAN, hash_key
 
 Fields = Sequence[tuple[bytes, bytes]]
-
-# RFC 6265 4.1.1: a cookie's name is a token; so is a field's.
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class Split:
@@ -43,7 +39,7 @@ class Split:
         self._marks: dict[str, bytes] = {}
         if sticky is not None:
             kind, _, name = sticky.partition(":")
-            if kind not in ("cookie", "header") or _TOKEN.fullmatch(name) is None:
+            if kind not in ("cookie", "header") or TOKEN.fullmatch(name) is None:
                 raise ValueError(f"{sticky!r} keeps no client anywhere; write cookie:NAME or header:NAME")
             if kind == "header":
                 self._header = name.lower().encode("ascii")

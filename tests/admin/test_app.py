@@ -35,8 +35,8 @@ class World:
             render=self.render,
             ready=lambda: self.obstacle,
             status=lambda: self.status,
+            greenlets=lambda: {"supervisor": ["health checks"]},
             events=self.events,
-            metrics_path="/prom",
         )
 
     def refresh(self) -> None:
@@ -93,7 +93,6 @@ def test_metrics_are_fresh_and_negotiated(connection: UnixConnection, world: Wor
     status, headers, body = ask(connection, "/metrics", Accept="a/b")
     assert (status, headers["content-type"], body) == (200, "text/plain", b"refreshed 1 a/b\n")
     assert ask(connection, "/metrics?name=x", Accept="")[2] == b"refreshed 2 \n"
-    assert ask(connection, "/prom", Accept="")[2] == b"refreshed 3 \n"
 
 
 def test_one_connection_serves_many_requests(connection: UnixConnection) -> None:
@@ -122,6 +121,7 @@ def test_readiness_says_why_not(connection: UnixConnection, world: World) -> Non
 def test_status_is_json(connection: UnixConnection) -> None:
     status, headers, body = ask(connection, "/api/status")
     assert (status, headers["content-type"], json.loads(body)) == (200, "application/json", {"workers": 2})
+    assert json.loads(ask(connection, "/api/greenlets")[2]) == {"supervisor": ["health checks"]}
 
 
 def test_errors_are_json(connection: UnixConnection) -> None:
@@ -161,6 +161,32 @@ def test_the_socket_is_for_owner_and_group_and_goes_with_the_server(server: Admi
     assert stat.S_ISSOCK(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o660
     server.stop()
     assert not os.path.exists(server.path)
+
+
+def test_folders_that_are_missing_are_made_for_owner_and_group(world: World, tmp_path: Path) -> None:
+    server = serve(str(tmp_path / "a" / "b" / "admin.sock"), world.app, world.events)
+    server.stop()
+    for folder in (tmp_path / "a", tmp_path / "a" / "b"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+
+
+def test_a_folder_that_is_there_keeps_its_mode(world: World, tmp_path: Path) -> None:
+    tmp_path.chmod(0o711)
+    serve(str(tmp_path / "admin.sock"), world.app, world.events).stop()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o711
+
+
+def test_a_folder_of_somebody_else_is_refused(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever owns the folder can put a socket of their own in the place of ours."""
+    somebody = 4242
+    if os.geteuid() == 0:
+        os.chown(tmp_path, somebody, -1)
+    else:  # only root can give a folder away: be somebody else instead
+        somebody = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: somebody + 1)
+    with pytest.raises(StartError, match=f"belongs to user {somebody}.*admin.socket"):
+        serve(str(tmp_path / "admin.sock"), world.app, world.events)
+    assert not (tmp_path / "admin.sock").exists()
 
 
 def test_a_stale_socket_is_replaced(world: World, tmp_path: Path) -> None:

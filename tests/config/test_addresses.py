@@ -80,6 +80,18 @@ def test_where_to_listen() -> None:
         parse_listen("http://a:1")
 
 
+@pytest.mark.parametrize("text", ["localhost:8080", "a.example.com:1", "my-host:0"])
+def test_a_name_is_nothing_to_listen_on(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is a name; write its IP address, or ':\d+' for all interfaces"):
+        parse_listen(text)
+
+
+def test_the_path_of_a_socket_can_be_written_into_a_log() -> None:
+    for text in ("unix:/run/a\nb", "unix:/run/\udcff"):
+        with pytest.raises(ValueError, match="only printable characters"):
+            parse_listen(text)
+
+
 def test_a_port_may_be_a_number_or_text() -> None:
     assert parse_port("8080") == parse_port(8080) == 8080
     assert parse_port(0, zero=True) == 0

@@ -70,13 +70,24 @@ def test_what_a_rule_does_not_say_is_none(folder: Folder) -> None:
 def test_redirects(folder: Folder) -> None:
     text = """
     routes:
-    - {path: /old, redirect: {status: 308, path: /new}}
+    - {path: /old, redirect: {status: 308, path: "/new?from=old"}}
     - {redirect: {scheme: HTTPS, host: "Example.com:8443"}, rate_limit: {requests_per_second: 3}}
     """
     first, second = routes(folder, text)
-    assert first == RouteSpec("/old", None, path="/old", redirect=RedirectSpec(308, None, None, "/new"))
+    assert first == RouteSpec("/old", None, path="/old", redirect=RedirectSpec(308, None, None, "/new?from=old"))
     assert second.redirect == RedirectSpec(302, "https", "example.com:8443", None)
     assert second.rate_limit == RateLimitSpec("*", 3.0, 3)
+
+
+@pytest.mark.parametrize("host", ["[::1]:8080", "[::1]", "10.0.0.1:1", "a_b.example.com."])
+def test_hosts_that_a_request_is_given(folder: Folder, host: str) -> None:
+    (spec,) = routes(folder, f"routes: [{{service: a, rewrite: {{host: '{host}'}}}}]")
+    assert spec.rewrite == RewriteSpec(host=host)
+
+
+def test_a_host_in_an_answer_means_nothing_and_may_be_taken_out(folder: Folder) -> None:
+    (spec,) = routes(folder, "routes: [{service: a, response_headers: {remove: [Host, X-Forwarded-For]}}]")
+    assert spec.response_headers == HeaderEdits(("Host", "X-Forwarded-For"))
 
 
 def test_a_rules_retry_is_over_that_of_its_service(folder: Folder) -> None:
@@ -145,7 +156,9 @@ def test_a_label_is_the_rule_itself_where_nothing_else_has_it(folder: Folder) ->
 
 
 FIELD = "is not the name of a header field; letters, digits and !#$%&'*+-.^_`|~"
-FRAMES = "frames messages and is Charon's own; it cannot be changed"
+HOP = "cannot be edited: it concerns this hop alone, for which Charon speaks"
+FRAMES = "cannot be edited: it says where the message ends, which Charon alone decides"
+OURS = "cannot be edited: Charon writes it itself"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +203,50 @@ FRAMES = "frames messages and is Charon's own; it cannot be changed"
         ),
         (
             "service: a, request_headers: {add: {Host: x}}",
-            ".request_headers.add.Host: Host cannot be changed here; use host in rewrite of the route",
+            ".request_headers.add.Host: Host cannot be edited: rewrite.host changes it",
+        ),
+        (
+            "service: a, request_headers: {remove: [content_length]}",
+            f".request_headers.remove[0]: content_length {FRAMES}",
+        ),
+        ("service: a, request_headers: {set: {X_Real-IP: a}}", f".request_headers.set.X_Real-IP: X_Real-IP {OURS}"),
+        ("service: a, request_headers: {add: {Via: a}}", f".request_headers.add.Via: Via {OURS}"),
+        (
+            "service: a, request_headers: {set: {Proxy: a}}",
+            ".request_headers.set.Proxy: Proxy cannot be edited: applications read it as HTTP_PROXY",
+        ),
+        ("service: a, response_headers: {set: {Expect: a}}", f".response_headers.set.Expect: Expect {HOP}"),
+        (
+            "service: a, request_headers: {set: {HTTP2-Settings: a}}",
+            f".request_headers.set.HTTP2-Settings: HTTP2-Settings {HOP}",
+        ),
+        ("service: a, path_prefix: /a%00", ".path_prefix: '/a%00' is not a path; %00, a NUL, stands in no path"),
+        (
+            "service: a, rewrite: {path_prefix: /a%00}",
+            ".rewrite.path_prefix: '/a%00' is not a path; %00, a NUL, stands in no path",
+        ),
+        (
+            "service: a, rewrite: {regex: /a, substitution: /%00}",
+            ".rewrite.substitution: '/%00' is not a path; %00, a NUL, stands in no path",
+        ),
+        (
+            "service: a, rewrite: {regex: /a, substitution: '/\\0'}",
+            ".rewrite.substitution: it does not go with the regex: \\0 is a NUL, which no path may hold; the whole "
+            "match is \\g<0>",
+        ),
+        ("redirect: {path: '/a%00?b'}", ".redirect.path: '/a%00' is not a path; %00, a NUL, stands in no path"),
+        ("redirect: {path: '/a?b%00'}", ".redirect.path: '/a?b%00' has a NUL in it; write it without %00"),
+        (
+            "redirect: {path: '/a?b#c'}",
+            ".redirect.path: '/a?b#c' has no valid query; other characters are percent-encoded",
+        ),
+        (
+            "service: a, rate_limit: {requests_per_second: 1e-320}",
+            ".rate_limit.requests_per_second: '1e-320' is not allowed; write 0, or a number from 0.000001 to 1e+09",
+        ),
+        (
+            "service: a, path_regex: '" + "(" * 60 + ")" * 60 + "'",
+            ".path_regex: the regular expression is too long; at most 2000 characters and 50 groups",
         ),
         (
             "service: a, path_regex: '/a('",
@@ -202,7 +258,7 @@ FRAMES = "frames messages and is Charon's own; it cannot be changed"
         ),
         (
             "service: a, path_regex: /café",
-            ".path_regex: '/café' can match no path; other characters are percent-encoded, as in caf%C3%A9",
+            ".path_regex: '/café' can match no path; other characters are percent-encoded (%XX), as in caf%C3%A9",
         ),
         ("service: a, rewrite: {regex: /a}", ".rewrite.regex: it needs a substitution"),
         ("service: a, rewrite: {substitution: /a}", ".rewrite.substitution: it needs a regex"),

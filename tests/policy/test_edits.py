@@ -165,10 +165,16 @@ class TestRewriteHost:
         (RewriteTo(regex="/a", substitution=r"/\g<name>"), "not a substitution"),
         (RewriteTo(regex="/(a)", substitution=r"/x?\1"), "without"),
         (RewriteTo(regex="/a", substitution="/\n"), "control"),
+        (RewriteTo(regex="/a", substitution="/%00"), "control"),
+        (RewriteTo(regex="/a", substitution=r"/\000"), "NUL"),
+        (RewriteTo(regex="(" * 60 + ")" * 60, substitution="/b"), "too long"),
         (RewriteTo(host="a b"), "not a host"),
         (RewriteTo(host="a\r\n"), "not a host"),
         (RewriteTo(host=""), "not a host"),
         (RewriteTo(host="user@h"), "not a host"),
+        (RewriteTo(host="a:99999"), "not a host"),
+        (RewriteTo(host="[::g]"), "not a host"),
+        (RewriteTo(host="[fe80::1%eth0]"), "not a host"),
     ],
 )
 def test_rewrites_that_are_refused(settings: RewriteTo, said: str) -> None:
@@ -296,7 +302,7 @@ class TestFieldEdits:
     @pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\n", "é", "a\0", "Content-Length "])
     def test_names_are_tokens(self, name: str) -> None:
         for edits in (Edits(remove=(name,)), Edits(set=((name, "1"),)), Edits(add=((name, "1"),))):
-            with pytest.raises(ValueError, match="not a header field name"):
+            with pytest.raises(ValueError, match="not the name of a header field"):
                 FieldEdits(edits, request=True)
 
     @pytest.mark.parametrize("value", ["a\r\nX: y", "a\n", "\r", "a\0b", "\x1b[0m", "\x7f"])

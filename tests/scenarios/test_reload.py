@@ -234,3 +234,15 @@ def test_no_request_fails_while_the_configuration_changes_under_load(
         put_in_force(charon, {"listeners": [changed, more], "limits": {"max_connections": 1000 + round_}})
         if round_ % 3 == 0:
             assert reload(charon, "listeners: 7\n")["message"] == "config_reload_failed"
+
+
+def test_the_metrics_move_to_another_path(start_charon: StartCharon, echoing: ScriptedBackend) -> None:
+    web = listener("web", "127.0.0.1:0", echoing.address)
+    charon = start_charon({"listeners": [web]})
+    with RawClient(charon.port("web")) as client:
+        assert b"charon_workers" in client.get("/metrics").body
+        put_in_force(charon, {"listeners": [web], "metrics": {"path": "/stats"}})
+        assert b"charon_workers" in client.get("/stats").body
+        assert client.get("/metrics").body == b"/metrics", "that path is the application's again"
+        put_in_force(charon, {"listeners": [web], "metrics": {"on_listeners": False}})
+        assert client.get("/stats").body == b"/stats"

@@ -27,10 +27,13 @@ class LoadBalancing(Section):
     )
     hash_on: Annotated[str, *source("client_ip", "path", named=("header", "cookie"))] = setting(
         "client_ip",
-        "What `ring_hash` keeps with one endpoint: `client_ip`, `path`, `header:NAME` or `cookie:NAME`.",
+        "What `ring_hash` keeps with one endpoint: `client_ip`, `path`, `header:NAME` or `cookie:NAME`. Requests "
+        "without that field or cookie go to an endpoint by chance.",
     )
     slow_start: Duration = setting(
-        "0s", "How long an endpoint that is new or has come back takes to get its full share. `0s`: at once."
+        "0s",
+        "How long an endpoint that has come back takes to get its full share. `0s`: at once. `ring_hash` takes no "
+        "notice of it: a key would lose the endpoint that it is kept with.",
     )
 
     @model_validator(mode="before")

@@ -36,7 +36,11 @@ class CircuitBreaker(Section):
     failure_threshold: Annotated[int, *Whole(1, 1_000_000)] = setting(
         3, "Failures in a row after which the breaker opens."
     )
-    open_duration: PositiveDuration = setting("20s", "How long an open breaker waits before it lets one trial pass.")
+    open_duration: PositiveDuration = setting(
+        "20s",
+        "How long an open breaker waits before it lets one trial pass; less where the probes of `health_check` saw the "
+        "endpoint down and see it come back, which makes the trial due at once.",
+    )
     error_rate: ErrorRate = setting(
         "none",
         "Share of failed requests, `0.5` or `50%`, at which the breaker opens as well, even when they are not in a "

@@ -18,7 +18,11 @@ class HealthCheck(Section):
         True, "Probe the endpoints. Failed requests set an endpoint aside all the same: see `passive_failures`."
     )
     type: Annotated[str, *Choice("tcp", "http")] = setting("tcp", "`tcp`: connect. `http`: a GET request.")
-    interval: PositiveDuration = setting("5s", "Time between two probes of an endpoint; it is spread a little.")
+    interval: PositiveDuration = setting(
+        "5s",
+        "Time between two probes of an endpoint, give or take a tenth. One that its probes find down is probed every "
+        "second at least, so that its return is seen soon.",
+    )
     timeout: PositiveDuration = setting("2s", "How long one probe may take.")
     path: UrlPath = setting("/", "Path that an `http` probe asks for.")
     host: TargetHost = setting(

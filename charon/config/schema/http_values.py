@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 from charon.base import addresses
+from charon.base.route_rules import FORBIDDEN_IN_PATHS, REDIRECTS, TOKEN, edit_problem
 from charon.base.units import quoted
 from charon.config.problems import one_of
-from charon.config.schema.values import kind_of, scalar, wrong
+from charon.config.schema.values import kind_of, path_text, scalar, wrong
 
 STANDARD_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 
-REDIRECTS: Final = (301, 302, 303, 307, 308)
-FRAMING: Final = frozenset(
-    ("connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
-)
-"""Fields that say where a message ends or belong to one connection; no edit may touch them."""
-
-_TOKEN: Final = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # noqa: S105 - RFC 9110 section 5.6.2
 _STRING: Final = {"type": "string"}
 
 
 def _header_name(value: Any) -> str:
     text = str(value).strip()
-    if not re.fullmatch(_TOKEN, text):
+    if TOKEN.fullmatch(text) is None:
         raise ValueError(f"{quoted(value)} is not the name of a header field; letters, digits and !#$%&'*+-.^_`|~")
     return text
 
 
-def _editable_name(value: Any) -> str:
-    name = _header_name(value)
-    if name.lower() in FRAMING:
-        raise ValueError(f"{name} frames messages and is Charon's own; it cannot be changed")
-    if name.lower() == "host":
-        raise ValueError("Host cannot be changed here; use host in rewrite of the route")
-    return name
+def _editable(*, request: bool) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        name = _header_name(value)
+        problem = edit_problem(name, request=request)
+        if problem is not None:
+            raise ValueError(problem)
+        return name
+
+    return parse
 
 
 def _header_value(value: Any) -> str:
@@ -51,7 +47,7 @@ def _header_value(value: Any) -> str:
 
 def _method(value: Any) -> str:
     text = str(value).strip()
-    if not re.fullmatch(_TOKEN, text):
+    if TOKEN.fullmatch(text) is None:
         raise ValueError(f"{quoted(value)} is not a method; write a word such as GET or POST")
     return text.upper() if text.upper() in STANDARD_METHODS else text
 
@@ -83,23 +79,29 @@ def _substitution(value: Any) -> str:
     text = str(value)
     if not re.fullmatch(r"[!-~]+", text) or "?" in text or "#" in text:
         raise ValueError(f"{quoted(text)} is not a path; other characters are percent-encoded, '?' and '#' end a path")
+    if FORBIDDEN_IN_PATHS.search(text):
+        raise ValueError(f"{quoted(text)} is not a path; %00, a NUL, stands in no path")
     return text
 
 
 def _target_host(value: Any) -> str:
     """``host`` or ``host:port``, as it stands in a Host field or a URL."""
     text = str(value).strip()
-    allowed = "write a name or an address, with :port where one is wanted, such as api.example.com or [::1]:8080"
-    match = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?", text)
-    if match is None:
-        raise ValueError(f"{quoted(value)} is not a host; {allowed}")
-    host, port = match.groups()
-    literal = host.startswith("[")
-    if addresses.host_problem(host.strip("[]")) is not None or literal is not (":" in host):
-        raise ValueError(f"{quoted(value)} is not a host; {allowed}")
-    if port is not None:
-        addresses.parse_port(port)
+    problem = addresses.authority_problem(text)
+    if problem is not None:
+        raise ValueError(problem)
     return text.lower()
+
+
+def _redirect_path(value: Any) -> str:
+    """A path, and after a ``?`` a query, which takes the place of the request's own."""
+    path, mark, query = str(value).partition("?")
+    path = path_text(path)
+    if not re.fullmatch(r"[!$-;=?-\[\]_a-z~]*", query) or re.search(r"%(?![0-9A-Fa-f]{2})", query):
+        raise ValueError(f"{quoted(value)} has no valid query; other characters are percent-encoded")
+    if FORBIDDEN_IN_PATHS.search(query):
+        raise ValueError(f"{quoted(value)} has a NUL in it; write it without %00")
+    return path + mark + query
 
 
 def source(*words: str, named: Iterable[str]) -> tuple[Any, Any]:
@@ -112,7 +114,7 @@ def source(*words: str, named: Iterable[str]) -> tuple[Any, Any]:
         kind, colon, name = text.partition(":")
         if text.lower() in words:
             return text.lower()
-        if kind.lower() in kinds and colon and re.fullmatch(_TOKEN, name):
+        if kind.lower() in kinds and colon and TOKEN.fullmatch(name):
             return f"{kind.lower()}:{name}"
         raise ValueError(f"{quoted(value)} is not known; write {allowed}")
 
@@ -148,11 +150,16 @@ _STATUSES: Final[Mapping[str, Any]] = {
 HeaderName = Annotated[str, *kind_of(_header_name, "the name of a header field", _STRING)]
 HeaderValue = Annotated[str, *kind_of(_header_value, "the value of a header field", _STRING, {"type": "number"})]
 HeaderMap = Annotated[dict[HeaderName, HeaderValue], AfterValidator(_no_twins)]
-EditableName = Annotated[str, *kind_of(_editable_name, "the name of a header field", _STRING)]
-EditMap = Annotated[dict[EditableName, HeaderValue], AfterValidator(_no_twins)]
+RequestField = Annotated[str, *kind_of(_editable(request=True), "the name of a header field", _STRING)]
+RequestFields = Annotated[dict[RequestField, HeaderValue], AfterValidator(_no_twins)]
+ResponseField = Annotated[str, *kind_of(_editable(request=False), "the name of a header field", _STRING)]
+ResponseFields = Annotated[dict[ResponseField, HeaderValue], AfterValidator(_no_twins)]
 Method = Annotated[str, *kind_of(_method, "a method", _STRING)]
 TargetHost = Annotated[str | None, *kind_of(_target_host, "a host, maybe with a port", _STRING, none=True)]
 Statuses = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_statuses), WithJsonSchema(dict(_STATUSES))]
 RedirectStatus = Annotated[int, *kind_of(_redirect_status, one_of(map(str, REDIRECTS)), {"enum": [*REDIRECTS]})]
+RedirectPath = Annotated[
+    str | None, *kind_of(_redirect_path, "a path, maybe with a query", {"type": "string", "pattern": "^/"}, none=True)
+]
 Scheme = Annotated[str | None, *kind_of(_scheme, "http or https", {"enum": ["http", "https"]}, none=True)]
 Substitution = Annotated[str | None, *kind_of(_substitution, "a path with groups", _STRING, none=True)]

@@ -24,7 +24,8 @@ class Limits(Section):
     )
     max_connections_per_client: Annotated[int | None, *Whole(1, 10_000_000, none=True)] = setting(
         "none",
-        "Open connections of one client address, on a listener of any protocol. Over it a new one is closed at once. "
+        "Open connections of one client address, on each listener, all workers together. On an `http` listener a new "
+        "one over it is answered with 429 `too_many_connections` and closed, on a `tcp` listener closed at once. "
         "`none`: no limit.",
     )
     max_header_bytes: Annotated[int, *Size(1024, 16 * 1024**2)] = setting(
@@ -45,18 +46,20 @@ class ServiceLimits(Section):
 
     max_requests_per_endpoint: Annotated[int | None, *Whole(1, 10_000_000, none=True)] = setting(
         "none",
-        "Requests (for TCP: connections) that one endpoint is given at the same time, exactly, by all workers "
-        "together. Over it another endpoint is taken; when there is none, the request waits. `none`: no limit.",
+        "Requests and TCP connections, counted together, that one endpoint is given at the same time, exactly, by all "
+        "workers together. Over it another endpoint is taken; when there is none, the request or connection waits. "
+        "`none`: no limit.",
         example=100,
     )
     max_pending: Annotated[int | None, *Whole(0, 10_000_000, none=True)] = setting(
         "none",
-        "Requests that may wait for an endpoint of the service in each worker, when all have "
-        "`max_requests_per_endpoint`. Over it: 503 `overloaded` at once. `none`: 100.",
+        "Requests and TCP connections that may wait for an endpoint of the service in each worker, when all have "
+        "`max_requests_per_endpoint`. Over it: 503 `overloaded` at once (a TCP connection is closed). `0`: none waits. "
+        "`none`: 100.",
         example=100,
     )
     pending_timeout: PositiveDuration = setting(
-        "1s", "How long a request waits for an endpoint. Then 503 `overloaded`."
+        "1s", "How long a request waits for an endpoint. Then 503 `pending_timeout`."
     )
 
 

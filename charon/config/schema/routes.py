@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from charon.config.schema.http_values import (
-    EditableName,
-    EditMap,
     HeaderMap,
     Method,
+    RedirectPath,
     RedirectStatus,
+    RequestField,
+    RequestFields,
+    ResponseField,
+    ResponseFields,
     Scheme,
     Substitution,
     TargetHost,
@@ -53,13 +56,26 @@ class Rewrite(Section):
     )
 
 
-class HeaderChanges(Section):
-    """Changes to header fields: `remove` first, then `set`, then `add`. Fields that frame a message (`Content-Length`,
-    `Transfer-Encoding`, `Connection` and the like) cannot be changed."""
+class RequestHeaders(Section):
+    """Changes to header fields: `remove` first, then `set`, then `add`; names in any case, with `_` read as `-`. What
+    frames a message or concerns one connection (`Content-Length`, `Transfer-Encoding`, `Connection`, `Expect` and the
+    like) cannot be changed, nor what Charon writes itself: `Via`, `Forwarded`, `X-Forwarded-For`, `-Proto` and `-Host`,
+    `X-Real-IP`, and `Host`, which `rewrite.host` changes."""
 
-    set: EditMap = setting({}, "Fields that are set, in the place of any of that name.", example={"X-Team": "a"})
-    add: EditMap = setting({}, "Fields that are added to any of that name.", example={"X-Via": "charon"})
-    remove: tuple[EditableName, ...] = setting((), "Names of fields that are taken out.", example=["X-Debug"])
+    set: RequestFields = setting({}, "Fields that are set, in the place of any of that name.", example={"X-Team": "a"})
+    add: RequestFields = setting({}, "Fields that are added to any of that name.", example={"X-Stage": "canary"})
+    remove: tuple[RequestField, ...] = setting((), "Names of fields that are taken out.", example=["X-Debug"])
+
+
+class ResponseHeaders(Section):
+    """Changes to header fields of an endpoint's answer: `remove` first, then `set`, then `add`; names in any case, with
+    `_` read as `-`. What frames a message or concerns one connection cannot be changed."""
+
+    set: ResponseFields = setting(
+        {}, "Fields that are set, in the place of any of that name.", example={"X-Frame-Options": "DENY"}
+    )
+    add: ResponseFields = setting({}, "Fields that are added to any of that name.", example={"Vary": "Accept"})
+    remove: tuple[ResponseField, ...] = setting((), "Names of fields that are taken out.", example=["Server"])
 
 
 class Redirect(Section):
@@ -68,7 +84,12 @@ class Redirect(Section):
     status: RedirectStatus = setting(302, "Status of the answer: 301, 302, 303, 307 or 308.")
     scheme: Scheme = setting("none", "`http` or `https`. `none`: the request's own.", example="https")
     host: TargetHost = setting("none", "Host, with a port where one is wanted. `none`: the request's own.")
-    path: OptionalUrlPath = setting("none", "Path, without a query. `none`: the request's own, with its query.")
+    path: RedirectPath = setting(
+        "none",
+        "Path. The request's query is kept, unless there is one here: `/new?from=old`; `/new?` has an empty one. "
+        "`none`: the request's own path.",
+        example="/new",
+    )
 
 
 class Route(Section):
@@ -109,8 +130,9 @@ class Route(Section):
     )
     sticky: Annotated[str | None, *source(named=("cookie", "header"))] = setting(
         "none",
-        "With `services`: requests with the same value of `cookie:NAME` or `header:NAME` go to the same one. `none`: "
-        "each request by chance.",
+        "With `services`: keeps a client with one of them. `cookie:NAME` by a cookie of Charon's own, which it sets "
+        "and calls `charon-NAME`; it holds as long as its service has a weight. `header:NAME` by the value of that "
+        "field; it holds as long as the weights stay. `none`, and requests without that field: each by chance.",
         example="cookie:session",
     )
     redirect: Redirect = block(Redirect, "Answer with a redirect instead of forwarding.")
@@ -122,5 +144,5 @@ class Route(Section):
     retry: RouteRetry = block(RouteRetry, "When these requests are tried again.")
     rate_limit: RouteRateLimit = block(RouteRateLimit, "How many of these requests are let through.")
     rewrite: Rewrite = block(Rewrite, "Changes to the target of the request.")
-    request_headers: HeaderChanges = block(HeaderChanges, "Changes to the header fields of the request.")
-    response_headers: HeaderChanges = block(HeaderChanges, "Changes to the header fields of the answer.")
+    request_headers: RequestHeaders = block(RequestHeaders, "Changes to the header fields of the request.")
+    response_headers: ResponseHeaders = block(ResponseHeaders, "Changes to the header fields of the answer.")
