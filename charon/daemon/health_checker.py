@@ -111,16 +111,22 @@ class HealthChecker:
     def _check(self, target: _Target) -> None:
         spec = target.spec
         began = monotonic()
-        problem = probe(target.endpoint, spec)
-        if not target.watched:
-            return
+        try:
+            problem = probe(target.endpoint, spec)
+            if target.watched:
+                self._conclude(target, problem)
+        finally:  # whatever has happened, it is probed again
+            if target.watched:
+                healthy = target.probe is None or target.probe.healthy
+                target.due = began + next_delay(spec, healthy, self._jitter())
+                heapq.heappush(self._heap, target)
+                self._wake.set()
+
+    def _conclude(self, target: _Target, problem: str | None) -> None:
         before = target.probe
-        target.probe = observe(before, problem is None, spec)
+        target.probe = observe(before, problem is None, target.spec)
         if before is None or before.healthy != target.probe.healthy:
             self._on_result(target.service, target.endpoint, target.probe.healthy, problem or "ok")
-        target.due = began + next_delay(spec, target.probe.healthy, self._jitter())
-        heapq.heappush(self._heap, target)
-        self._wake.set()
 
 
 def probe(endpoint: EndpointSpec, spec: HealthCheckSpec) -> str | None:
@@ -144,7 +150,7 @@ def probe(endpoint: EndpointSpec, spec: HealthCheckSpec) -> str | None:
 
 
 def _ask_http(stream: Stream, endpoint: EndpointSpec, spec: HealthCheckSpec) -> str | None:
-    host = spec.host or endpoint.name
+    host = spec.host or ("localhost" if endpoint.candidates[0].is_unix else endpoint.name)
     lines = f"GET {spec.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: charon-health\r\nConnection: close\r\n\r\n"
     stream.write(lines.encode("ascii"), spec.timeout)
     data = b""

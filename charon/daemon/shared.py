@@ -64,6 +64,9 @@ class Shared:
                 self._states[key] = EndpointState(
                     self.table, row, 0, service.breaker, service.passive, lambda change: None
                 )
+                before = self._services.get(service.name)
+                if before is not None and before.endpoints:
+                    self._states[key].joined(monotonic())
             else:
                 state.follow(service.breaker, service.passive)
             if service.health_check is None and self._states[key].is_down():

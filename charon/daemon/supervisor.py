@@ -81,13 +81,13 @@ class Supervisor:
         self._reloading = Semaphore()
         self._last_reload: dict[str, Any] = {}
         self._slots: list[WorkerSlot] = []
-        self._shared: Shared
         self._stop = Flag()
         self._hurry = Flag()
         self._last_request = 0
         self._dropped = 0
-        self._directory: Directory
         self._registry: RegistryFile | None = None
+        self._directory = self._make_directory(settings)
+        self._shared = Shared(settings.workers, self.totals, events)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -118,8 +118,6 @@ class Supervisor:
         self.totals.config_loaded(True, self.clock.wall())
         self._admin = self._serve_admin(self)
         count = settings.workers
-        self._shared = Shared(count, self.totals, self.events)
-        self._directory = self._make_directory(settings)
         self._directory.start()
         self.snapshot = self._compile(1)
         self._listeners = ListenerSockets(count)
@@ -155,6 +153,8 @@ class Supervisor:
         self.draining = True
         # First of all, so that nobody is queued whom no worker will take: theirs are the last copies from here on.
         self._listeners.close()
+        self._directory.stop()
+        self._shared.stop()
         if self._slots:
             timeout = self.settings.drain_timeout
             self.events.info(Event.SHUTTING_DOWN, drain_timeout=timeout)

@@ -53,6 +53,11 @@ def take(tat: float, now: float, rate: float, burst: int) -> Decision:
     return Decision(False, tat, 0, wait, wait)
 
 
+def spacing(rate: float, burst: int) -> tuple[float, float]:
+    """A limit in seconds: between two requests in the long run, and how far a bucket may be from full."""
+    return 1.0 / rate, (burst + _SLACK) / rate
+
+
 def key_hash(key: bytes, secret: bytes) -> int:
     """64 bits for ``key`` that are the same in every process that has ``secret`` (up to 64 bytes, random per start).
 
@@ -105,6 +110,20 @@ class KeyTable:
         self.tats[middle + way] = 0.0
         self._hashes[start + way] = hash64
         return middle + way
+
+    def draw(self, hash64: int, now: float, interval: float, depth: float) -> bool:
+        """:meth:`take` for a bucket that is not empty, without the figures: False, and nothing taken, when it is.
+
+        ``interval`` and ``depth`` are those of :func:`spacing`.
+        """
+        slot = self.slot_for(hash64)
+        tats = self.tats
+        tat = tats[slot]
+        full = (tat if tat > now else now) + interval
+        if full - now > depth:
+            return False
+        tats[slot] = full
+        return True
 
     def take(self, hash64: int, now: float, rate: float, burst: int) -> Decision:
         """:func:`take` from the bucket of a key."""

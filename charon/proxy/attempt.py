@@ -147,7 +147,10 @@ class Attempt:
             (state.success if well else state.failure)(monotonic(), self._began, trial=trial)
 
     def _well(self) -> None:
-        """The answer was a good one. Where there is nothing to say of the endpoint, neither is that."""
+        """The answer is complete and was a good one. Where there is nothing to say of the endpoint, neither is that.
+
+        Counted before the client has the last of it, so that what it asks next finds it counted in any worker.
+        """
         state = self.endpoint.state
         if state is not None and not self._counted and (self._trial or not state.plain()):
             self._count(well=True)
@@ -193,7 +196,6 @@ class Attempt:
                 finally:
                     if watch is not None:
                         watch.kill()
-                self._well()
         finally:
             endpoint.in_flight -= 1
             if self.upload is not None:
@@ -227,7 +229,7 @@ class Attempt:
                 raise ExchangeFailed(UPSTREAM_STATUS, f"status {response.status}")
 
     def _replayable(self) -> bool:
-        """Whether the whole request can be sent again: what has not gone to the endpoint, or is small enough to keep."""
+        """Whether the whole request can be sent again: nothing has gone to the endpoint, or what has is kept."""
         if self.stream is None:
             return True
         if self.upload is not None:
@@ -370,6 +372,7 @@ class Attempt:
         reusable = response.keep_alive and uploaded
         if response.body == len(rest):  # all of it has come along with the head, as most answers do
             exchange.started = True
+            self._well()
             self._to_client(out + rest)
             exchange.bytes_out = len(rest)
             return reusable
@@ -392,6 +395,8 @@ class Attempt:
                 out += (chunk(piece) if piece else b"") + (encode_last(reader.trailers) if reader.done else b"")
             else:
                 out += piece
+            if reader.done:
+                self._well()
             self.exchange.started = True
             if out:
                 self._to_client(out)

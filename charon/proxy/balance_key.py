@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 
 def balance_key(spec: BalanceSpec, exchange: Exchange) -> int | None:
-    """The key for ``ring_hash``; None where none is used, or the request does not have what it is made of."""
-    if spec.algorithm != "ring_hash":
-        return None
+    """The key of a request where ``spec.hashes``; None when the request does not have what it is made of."""
     head = exchange.head
     assert head is not None
     kind, _, name = spec.hash_on.partition(":")

@@ -40,8 +40,13 @@ class InFlight:
         return True
 
     def leave(self) -> None:
-        """Count one less; only this process writes the word."""
-        self._words[self._own] -= 1.0
+        """Count one less; only this process writes the word. One that came before there was a limit is not counted."""
+        if self._words[self._own] > 0.0:
+            self._words[self._own] -= 1.0
+
+    def clear(self) -> None:
+        """There is no limit any more: those that have entered will not be seen leaving."""
+        self._words[self._own] = 0.0
 
 
 class Endpoint:
@@ -93,6 +98,11 @@ class Endpoint:
         now = monotonic()
         returned = self.state.returned_at(now)
         return slow_start_factor(now - returned, self.slow_start) if returned else 1.0
+
+    def plain(self) -> bool:
+        """Whether there is nothing at all to be said against the endpoint: a quick yes, or a perhaps."""
+        state = self.state
+        return not self.pool.closed and (state is None or not state.row[0])
 
     def usable(self, now: float, *, ejected_too: bool = False) -> bool:
         """The one gate: whether a request may go here now."""

@@ -54,8 +54,9 @@ def carry(connection: HttpConnection, exchange: Exchange, listener: Listener) ->
         connection.buffer = b""
     try:
         name = _route(connection, exchange, listener, head)
-        for stage in listener.stages:
-            stage(exchange)
+        if exchange.logged:  # a scrape of the metrics is not traffic
+            for stage in listener.stages:
+                stage(exchange)
         rule = exchange.rule
         if rule.limiter is not None:
             limit_rate(rule.limiter, exchange)
@@ -67,6 +68,7 @@ def carry(connection: HttpConnection, exchange: Exchange, listener: Listener) ->
         keep = _answer_failure(connection, exchange, body, ExchangeFailed(bad.reason, bad.detail))
     except ExchangeFailed as failure:
         keep = _answer_failure(connection, exchange, body, failure)
+        _forget(failure)
     if body is not None:
         exchange.bytes_in += body.size
         connection.buffer = body.leftover
@@ -78,6 +80,7 @@ def _route(connection: HttpConnection, exchange: Exchange, listener: Listener, h
     """Find the rule of a request. Returns the name of its service, None for a redirect. Raises ExchangeFailed."""
     if head.path == listener.metrics_path and head.method in (b"GET", b"HEAD"):
         exchange.logged = False
+        head.target = b"/metrics" + head.target[len(head.path) :]  # whatever the listener calls it
         return METRICS_SERVICE
     if head.forwarded is not None and is_loop(head, connection.server.plane.instance):
         raise ExchangeFailed(LOOP_DETECTED)
@@ -138,7 +141,9 @@ class _Forwarding:
         self.tried: list[Endpoint] = []
         self.wait = 0.0
         exchange.watches_latency = service.spec.balance.algorithm == "ewma"
-        exchange.timeouts = timeouts = listener.timeouts_for(service.spec.timeouts, rule.timeout)
+        if service.spec.timeouts is not None or rule.timeout is not None:
+            exchange.timeouts = listener.timeouts_for(service.spec.timeouts, rule.timeout)
+        timeouts = exchange.timeouts
         if timeouts.request is not None:
             exchange.cutoff = exchange.start + timeouts.request
 
@@ -149,7 +154,7 @@ class _Forwarding:
         request = self._request_bytes()
         if self.tries_left:
             service.budget.add_request(exchange.start)
-        key = balance_key(service.spec.balance, exchange)
+        key = balance_key(service.spec.balance, exchange) if service.spec.balance.hashes else None
         endpoint, trial = service.choose((), key)
         fresh = False
         while True:
@@ -165,7 +170,8 @@ class _Forwarding:
             except ExchangeFailed as error:
                 failure = error
             finally:
-                service.done(endpoint)
+                if service.spec.bulkhead is not None:
+                    service.done(endpoint)
             if attempt.stale(failure) and not fresh:
                 # The ordinary end of a pooled connection: one new one, whatever the policy and the budget are.
                 if not may_retry(attempt.outcome(failure.reason), 1):
@@ -176,13 +182,14 @@ class _Forwarding:
                     raise failure
                 endpoint, trial = self._next(attempt, failure, key)
                 self.tries_left -= 1
+            _forget(failure)
             fresh = True
             request = attempt.replay(request)
             exchange.retries += 1
             self.connection.server.plane.metrics.retry(_method(exchange))
 
     def _may_retry(self, outcome: TryOutcome) -> bool:
-        """Whether the policy allows another try, the deadline the ``wait`` before it, and the budget has room for it."""
+        """Whether the policy allows another try, the deadline the ``wait`` before it, and the budget has room."""
         if not may_retry(outcome, self.tries_left, self.policy):
             return False
         if outcome.reason is not None and outcome.reason.unsent:
@@ -196,7 +203,7 @@ class _Forwarding:
         return False
 
     def _may_discard(self, outcome: TryOutcome) -> bool:
-        """Whether an answer that has not been passed on is dropped for another try: not where there is nobody to ask."""
+        """Whether an answer that has not been passed on is dropped for another try: not if there is nobody to ask."""
         if outcome.status not in self.policy.statuses:
             return False
         now = monotonic()
@@ -247,7 +254,9 @@ class _Forwarding:
             extra += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
         elif head.te_trailers:
             extra += b"Connection: TE\r\nTE: trailers\r\n"
-        self._edit(head)
+        rule = self.exchange.rule
+        if rule.rewrite is not None or rule.request_edits is not None:
+            self._edit(head)
         if body is None:
             return serialize_request(head, extra)
         piece = body.buffered()
@@ -313,6 +322,11 @@ def _answer_failure(
         fields=failure.fields,
     )
     return connection.answer(exchange, answer) and keep
+
+
+def _forget(failure: ExchangeFailed) -> None:
+    """The frames that a failure went through hold it, and all buffers of the exchange: no wait for the collector."""
+    failure.__traceback__ = failure.__context__ = None
 
 
 def _tell(connection: HttpConnection, exchange: Exchange, failure: ExchangeFailed) -> None:

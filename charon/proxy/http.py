@@ -17,7 +17,7 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 from charon.base.errors import CLIENT_ABORT, DRAINING, INTERNAL, REQUEST_TIMEOUT, BadMessage, ExchangeFailed, Reason
 from charon.base.names import Event
 from charon.net.accept import peer_ip
-from charon.net.deadlines import NEVER
+from charon.net.deadlines import NEVER, deadlines
 from charon.net.relay import Relay
 from charon.net.stream import DeadlineExceeded, Peer, Stream
 from charon.proxy.exchange import Exchange
@@ -205,7 +205,11 @@ class HttpConnection(WSGIHandler):
 
     def end_if_idle(self) -> None:
         """Called in the hub while draining: close between requests, unless the next one has just arrived."""
-        if self.idle and self.served and self.stream.quiet():
+        if not self.idle:
+            return
+        if not self.served:
+            self.stream.rearm(_LAST_REQUEST)  # its first request may be on its way
+        elif self.stream.quiet():
             self.stream.throw(Draining())
 
     def abort(self) -> None:
@@ -226,8 +230,10 @@ class HttpConnection(WSGIHandler):
         peer = self.stream.peer()
         if peer is Peer.OPEN:
             return
-        if peer is Peer.ENDED and (not self.left_at or now - self.left_at < client_fin):
-            self.left_at = self.left_at or now
+        if peer is Peer.ENDED and client_fin:
+            if not self.left_at:
+                self.left_at = now
+                deadlines().schedule(_Departure(self, now, client_fin))
         elif upstream is not None:
             upstream.interrupt(ExchangeFailed(CLIENT_ABORT, f"{peer.value} while waiting for the answer"))
         elif self._pausing is not None:
@@ -248,6 +254,23 @@ class HttpConnection(WSGIHandler):
             return not self._pausing.wait(timeout=seconds)
         finally:
             self._pausing = None
+
+
+class _Departure:
+    """A client that has closed its sending side: looked at again after ``client_fin`` seconds, not at some sweep."""
+
+    __slots__ = ("_connection", "_since", "deadline", "looked_at", "tick")
+
+    def __init__(self, connection: HttpConnection, now: float, client_fin: float) -> None:
+        self._connection = connection
+        self._since = now
+        self.deadline = now + client_fin
+        self.looked_at = NEVER
+        self.tick = 0
+
+    def expire(self) -> None:
+        if self._connection.left_at == self._since:
+            self._connection.notice_departure(self.deadline, 0.0)
 
 
 class HttpServer(ProxyServer, WSGIServer):

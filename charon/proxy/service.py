@@ -87,6 +87,8 @@ class Service:
                 endpoint.state.follow(spec.breaker, spec.passive)
             endpoint.spec = wanted
             endpoint.slow_start = spec.balance.slow_start
+            if spec.bulkhead is None and before.bulkhead is not None and endpoint.shared_in_flight is not None:
+                endpoint.shared_in_flight.clear()
             endpoints.append(endpoint)
         for gone in present.values():
             gone.leave()
@@ -114,6 +116,10 @@ class Service:
         when there is none: at once, or after having waited for room.
         """
         bulkhead = self.spec.bulkhead
+        if bulkhead is None and len(self.endpoints) == 1 and not tried:
+            only = self.endpoints[0]
+            if only.plain():  # nearly always: nothing to weigh, nothing to ask
+                return only, False
         if bulkhead is None or bulkhead.max_requests_per_endpoint is None:
             return self._choose(tried, key, None)
         deadline = monotonic() + bulkhead.pending_timeout

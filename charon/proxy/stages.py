@@ -7,6 +7,7 @@ snapshot; what is not configured is not in it and costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -43,11 +44,13 @@ def _body_limit(limit: int) -> Stage:
 
 
 def _rate_limit(limiter: Limiter) -> Stage:
+    if not limiter.spec.prefixes:
+        return partial(limit_rate, limiter)
     prefixes = tuple(prefix.encode("ascii").rstrip(b"/") + b"/" for prefix in limiter.spec.prefixes)
 
     def check(exchange: Exchange) -> None:
         head = exchange.head
-        if head is not None and (not prefixes or (head.path + b"/").startswith(prefixes)):
+        if head is not None and (head.path + b"/").startswith(prefixes):
             limit_rate(limiter, exchange)
 
     return check

@@ -57,6 +57,7 @@ class TcpConnection:
                 reason = self.relay.reason
         except ExchangeFailed as failure:
             reason = failure.reason
+            failure.__traceback__ = failure.__context__ = None  # its frames hold it, and all that they know
         except Exception as error:  # noqa: BLE001 - a fault of ours must cost one connection, not the worker
             reason = INTERNAL
             self.server.plane.events.error(Event.INTERNAL_ERROR, exc=error, listener=listener.name)
@@ -115,7 +116,7 @@ class TcpConnection:
         """
         tried: list[Endpoint] = []
         failure: ExchangeFailed | None = None
-        key = hash_key(self.client.encode()) if service.spec.balance.algorithm == "ring_hash" else None
+        key = hash_key(self.client.encode()) if service.spec.balance.hashes else None
         while self.upstream is None:
             try:
                 endpoint, trial = service.choose(tried, key)

@@ -14,7 +14,7 @@ from charon.config.snapshot import BreakerSpec, PassiveSpec
 from charon.policy import breaker, health
 from charon.policy.breaker import Admission, Breaker, State
 from charon.policy.health import Passive
-from charon.shared.table import SharedTable
+from charon.shared.table import ROW_WORDS, SharedTable
 
 _SOMETHING: Final = 0
 _DOWN: Final = 1
@@ -32,7 +32,7 @@ _BREAKER_WORDS: Final = {State.CLOSED: "closed", State.OPEN: "open", State.HALF_
 class EndpointState:
     """One endpoint's row, as one worker (or the supervisor, with ``holder`` 0) works with it."""
 
-    __slots__ = ("_base", "_breaker", "_holder", "_lock", "_on_change", "_passive", "_words", "peers")
+    __slots__ = ("_base", "_breaker", "_holder", "_lock", "_on_change", "_passive", "_words", "peers", "row")
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class EndpointState:
         self._words = table.words
         self._lock = table.endpoints
         self._base = table.row(row)
+        self.row = table.words[self._base : self._base + ROW_WORDS]
         self._holder = holder
         self._breaker = breaker_spec
         self._passive = passive_spec
@@ -144,6 +145,10 @@ class EndpointState:
         with self._lock:
             before = self._read_breaker()
             self._write_breaker(before, breaker.release(before, holder))
+
+    def joined(self, now: float) -> None:
+        """The endpoint is new among others, and begins as one that has come back does."""
+        self._words[self._base + _RETURNED] = now
 
     def set_down(self, down: bool, now: float) -> None:
         """What the probes say."""

@@ -20,6 +20,7 @@ import fcntl
 import mmap
 import os
 from collections.abc import Iterable
+from functools import partial
 from types import TracebackType
 from typing import Final
 
@@ -34,21 +35,24 @@ _WORD: Final = 8
 
 
 class Lock:
-    """One exclusive lock of the table, held by one process at a time and only for microseconds: it blocks."""
+    """One exclusive lock of the table, held by one process at a time and only for microseconds: it blocks.
 
-    __slots__ = ("_fd", "_flock")
+    ``acquire`` and ``release`` are for what every request does: a call less than ``with``.
+    """
+
+    __slots__ = ("acquire", "release")
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._flock = fcntl.flock
+        self.acquire = partial(fcntl.flock, fd, fcntl.LOCK_EX)
+        self.release = partial(fcntl.flock, fd, fcntl.LOCK_UN)
 
     def __enter__(self) -> None:
-        self._flock(self._fd, fcntl.LOCK_EX)
+        self.acquire()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._flock(self._fd, fcntl.LOCK_UN)
+        self.release()
 
 
 class SharedTable:

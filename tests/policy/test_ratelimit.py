@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from charon.policy.ratelimit import Decision, KeyTable, key_hash, ratelimit_fields, take
+from charon.policy.ratelimit import Decision, KeyTable, key_hash, ratelimit_fields, spacing, take
 
 NOW = 1000.0
 RATES = st.one_of(st.floats(0.01, 10_000), st.sampled_from([0.5, 1.0, 3.0, 100.0, 230.0]))
@@ -122,6 +122,16 @@ def test_a_limit_that_was_raised_does_not_wait_for_the_old_one() -> None:
 
 def table(slots: int, ways: int = 8) -> KeyTable:
     return KeyTable(memoryview(bytearray(slots * 16)), ways)
+
+
+@given(RATES, BURSTS, st.lists(st.floats(0, 3), max_size=100), st.integers(1, 60))
+def test_drawing_lets_pass_what_taking_does(rate: float, burst: int, pauses: list[float], at_once: int) -> None:
+    drawn, taken, now = table(8), table(8), NOW
+    for pause in pauses:
+        now += pause
+        for _ in range(at_once):
+            assert drawn.draw(1, now, *spacing(rate, burst)) == taken.take(1, now, rate, burst).allowed
+    assert drawn.tats[drawn.slot_for(1)] == taken.tats[taken.slot_for(1)]
 
 
 @given(st.lists(MANY, unique=True, min_size=1, max_size=8))

@@ -9,7 +9,9 @@ from charon.config.schema.values import Boolean, UrlPath
 class Metrics(Section):
     """Metrics for Prometheus. They are always on the admin socket as well."""
 
-    path: UrlPath = setting("/metrics", "Path on which metrics are answered by the HTTP listeners; the admin socket has them on `/metrics`.")
+    path: UrlPath = setting(
+        "/metrics", "Path on which the HTTP listeners answer metrics; the admin socket has them on `/metrics`."
+    )
     on_listeners: Boolean = setting(
         True,
         "Answer the metrics path on the HTTP listeners themselves. It then hides the same path of the services "
