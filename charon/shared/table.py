@@ -19,7 +19,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Final
@@ -42,6 +42,9 @@ class Lock:
 
     __slots__ = ("acquire", "release")
 
+    acquire: Callable[[], None]
+    release: Callable[[], None]
+
     def __init__(self, fd: int) -> None:
         self.acquire = partial(fcntl.flock, fd, fcntl.LOCK_EX)
         self.release = partial(fcntl.flock, fd, fcntl.LOCK_UN)
@@ -55,10 +58,20 @@ class Lock:
         self.release()
 
 
+class NoLock(Lock):
+    """In place of a lock that nobody else would ever ask for."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.acquire = self.release = lambda: None
+
+
 class SharedTable:
     """One process's view. ``slots`` is the number of worker slots it was made for.
 
-    ``endpoints`` locks endpoint rows, ``limits`` everything about rate and connection limits.
+    ``endpoints`` locks endpoint rows, ``limits`` everything about rate and connection limits. Limits are the workers'
+    own business, so that a single worker needs no lock for them.
     """
 
     def __init__(self, fd: int, slots: int, lock_fds: tuple[int, int]) -> None:
@@ -68,7 +81,8 @@ class SharedTable:
         self._memory = mmap.mmap(fd, _size(slots))
         self.words = memoryview(self._memory).cast("d")
         # flock belongs to an open file description: each process needs descriptions of its own.
-        self.endpoints, self.limits = (Lock(_own_description(lock)) for lock in lock_fds)
+        self.endpoints = Lock(_own_description(lock_fds[0]))
+        self.limits = Lock(_own_description(lock_fds[1])) if slots > 1 else NoLock()
         self._in_flight = ROWS * ROW_WORDS
         self._budgets = self._in_flight + slots * ROWS
         self._named = self._budgets + slots * SERVICE_ROWS * BUDGET_WORDS
