@@ -53,6 +53,11 @@ class Demo:
         tail = "\n".join(line.rstrip()[:200] for line in self.lines[-15:])
         raise AssertionError(f"{words!r} never came; the last lines were:\n{tail}")
 
+    def read_to_the_end(self) -> None:
+        """What is left of its output: nobody must leave a program waiting to be read."""
+        assert self.process.stdout is not None
+        self.lines.extend(self.process.stdout)
+
     def backend_of(self, path: str) -> str:
         """Which backend answers ``path`` through Charon."""
         client = http.client.HTTPConnection("127.0.0.1", 8080 + self.offset, timeout=10)
@@ -90,6 +95,7 @@ def test_it_serves_follows_the_registry_and_stops(demo: Demo, number: signal.Sig
 
     demo.process.send_signal(number)
     demo.read_until(f"{number.name}: stopping")
+    demo.read_to_the_end()
     assert demo.process.wait(timeout=30) == 0
     for port in PORTS:
         socket.create_server(("127.0.0.1", port + demo.offset)).close()
