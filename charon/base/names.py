@@ -35,7 +35,6 @@ class Event:
     CONFIG_RELOAD_FAILED: Final = "config_reload_failed"
     LOG_REOPENED: Final = "log_reopened"
     INTERNAL_ERROR: Final = "internal_error"
-    BAD_REQUEST: Final = "bad_request"
     LIBRARY_LOG: Final = "library_log"
     ADMIN_STARTED: Final = "admin_started"
     ADMIN_FAILED: Final = "admin_failed"

@@ -29,11 +29,12 @@ from charon.net.relay import Relay
 from charon.net.stream import DeadlineExceeded, Peer, Stream
 from charon.net.tasks import spawn
 from charon.policy.retry import TryOutcome
-from charon.proxy.body import BodyReader, BodyTruncated, chunk
+from charon.proxy.body import BodyReader, BodyTruncated
 from charon.proxy.respond import http_date
 from charon.proxy.upload import Upload
-from charon.wire.chunked import encode_last
-from charon.wire.messages import CHUNKED, ResponseHead, parse_response, serialize_response
+from charon.wire.chunked import encode_chunk, encode_last
+from charon.wire.framing import answer_framing
+from charon.wire.messages import CHUNKED, UNTIL_CLOSE, ResponseHead, parse_response, serialize_response
 
 if TYPE_CHECKING:
     from charon.proxy.endpoint import Endpoint
@@ -353,8 +354,10 @@ class Attempt:
         head = exchange.head
         assert head is not None
         uploaded = (self.body is None or self.body.done) and (self.upload is None or self.upload.done)
-        chunked = response.body < 0 and head.version == 11
-        to_close = response.body < 0 and not chunked
+        framing, length = answer_framing(
+            response.body, response.declared_length, response.status, head.method, head.version
+        )
+        to_close = length == UNTIL_CLOSE
         self.keep = head.keep_alive and uploaded and not to_close and not self.connection.server.draining
         extra = b"" if response.has_date else b"Date: %b\r\n" % http_date()
         if not self.keep:
@@ -367,7 +370,7 @@ class Attempt:
             response.fields = edits.apply(response.fields)
         if exchange.set_cookie is not None:
             extra += b"Set-Cookie: %b\r\n" % exchange.set_cookie
-        out = serialize_response(response, head.version, _framing(response, chunked), extra)
+        out = serialize_response(response, head.version, framing, extra)
         # A client that was told to close after an unfinished upload is not read from any more; neither is the upstream.
         reusable = response.keep_alive and uploaded
         if response.body == len(rest):  # all of it has come along with the head, as most answers do
@@ -378,7 +381,7 @@ class Attempt:
             return reusable
         reader = BodyReader(stream, response.body, rest, UPSTREAM_MALFORMED, self.listener.head_limits)
         try:
-            self._stream_on(reader, out, chunked)
+            self._stream_on(reader, out, chunked=length == CHUNKED)
         except ExchangeFailed as failure:
             if to_close and exchange.started and failure.reason.blame is Blame.UPSTREAM:
                 self.client.reset()  # without a length, only a reset tells a broken body from a complete one
@@ -387,12 +390,12 @@ class Attempt:
             exchange.bytes_out = reader.size
         return reusable and not reader.leftover
 
-    def _stream_on(self, reader: BodyReader, out: bytes, chunked: bool) -> None:
+    def _stream_on(self, reader: BodyReader, out: bytes, *, chunked: bool) -> None:
         """Send ``out``, the head, and the body as it comes, each piece when the client has taken the one before."""
         piece = self._next(reader, buffered=True)
         while True:
             if chunked:
-                out += (chunk(piece) if piece else b"") + (encode_last(reader.trailers) if reader.done else b"")
+                out += encode_chunk(piece) + (encode_last(reader.trailers) if reader.done else b"")
             else:
                 out += piece
             if reader.done:
@@ -461,12 +464,3 @@ class Attempt:
             exchange.fail(relay.reason, relay.detail)
             stream.reset()  # an orderly end would tell either side that it has everything
             self.client.reset()
-
-
-def _framing(response: ResponseHead, chunked: bool) -> bytes:
-    """The line that tells the client how long the body is."""
-    if chunked:
-        return b"Transfer-Encoding: chunked\r\n"
-    if response.declared_length is not None:
-        return b"Content-Length: %d\r\n" % response.declared_length
-    return b""

@@ -87,8 +87,3 @@ class BodyReader:
         if self._left != UNTIL_CLOSE:
             raise BodyTruncated
         self.done = True
-
-
-def chunk(piece: bytes) -> bytes:
-    """``piece``, which is not empty, as one chunk (RFC 9112 section 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(piece), piece)

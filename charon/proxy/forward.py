@@ -23,12 +23,12 @@ from charon.policy.retry import TryOutcome, backoff, may_retry
 from charon.policy.routes import host_key
 from charon.proxy.attempt import Attempt
 from charon.proxy.balance_key import balance_key
-from charon.proxy.body import BodyReader, chunk
+from charon.proxy.body import BodyReader
 from charon.proxy.respond import local_answer, redirect_answer
 from charon.proxy.stages import limit_rate, whole_seconds
-from charon.wire.chunked import encode_last
+from charon.wire.chunked import encode_chunk, encode_last
 from charon.wire.forwarded import is_loop, request_extra
-from charon.wire.messages import CHUNKED, RequestHead, serialize_request
+from charon.wire.messages import CHUNKED, RequestHead, connection_lines, serialize_request
 
 if TYPE_CHECKING:
     from charon.proxy.endpoint import Endpoint
@@ -250,10 +250,8 @@ class _Forwarding:
         if not head.host:
             head.host = self.service.authority  # HTTP/1.0 without Host: most servers want one in HTTP/1.1
         extra = request_extra(head, connection.client, b"http", trusted, connection.server.plane.instance)
-        if head.upgrade is not None:
-            extra += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
-        elif head.te_trailers:
-            extra += b"Connection: TE\r\nTE: trailers\r\n"
+        if head.upgrade is not None or head.te_trailers:
+            extra += connection_lines(head)
         rule = self.exchange.rule
         if rule.rewrite is not None or rule.request_edits is not None:
             self._edit(head)
@@ -265,7 +263,7 @@ class _Forwarding:
         if head.expect_continue and not body.done:
             extra += b"Expect: 100-continue\r\n"
         if head.body == CHUNKED:
-            piece = (chunk(piece) if piece else b"") + (encode_last(body.trailers) if body.done else b"")
+            piece = encode_chunk(piece) + (encode_last(body.trailers) if body.done else b"")
         return serialize_request(head, extra) + piece
 
     def _edit(self, head: RequestHead) -> None:

@@ -18,8 +18,8 @@ from charon.base.errors import (
 )
 from charon.net.stream import DeadlineExceeded, Stream
 from charon.net.tasks import spawn
-from charon.proxy.body import BodyReader, BodyTruncated, chunk
-from charon.wire.chunked import encode_last
+from charon.proxy.body import BodyReader, BodyTruncated
+from charon.wire.chunked import encode_chunk, encode_last
 
 
 class Upload:
@@ -76,7 +76,7 @@ class Upload:
             raise ExchangeFailed(BODY_TOO_LARGE, f"more than {self._limit} bytes")
         last = self._body.done
         if self._chunked:
-            piece = (chunk(piece) if piece else b"") + (encode_last(self._body.trailers) if last else b"")
+            piece = encode_chunk(piece) + (encode_last(self._body.trailers) if last else b"")
         if self.kept is not None:
             if len(self.kept) + len(piece) > self._keep:
                 self.kept = None

@@ -6,14 +6,12 @@ decoder keeps only unfinished lines, never data, and hands data out as views of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from charon.base.errors import HEADERS_TOO_LARGE, BadMessage, Blame, Reason
 from charon.wire import faults, grammar, headers
 from charon.wire.limits import HeadLimits
-
-LAST_CHUNK: Final = b"0\r\n\r\n"
 
 # Bytes of one chunk's size line with its extensions and CRLF. The longest known extension, a signature, has 85.
 MAX_LINE_BYTES: Final = 4096
@@ -162,12 +160,9 @@ class ChunkedDecoder:
         self._state = _END
 
 
-def encode_chunk(pieces: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
-    """``pieces`` as one chunk, as buffers to write in order. Nothing for no data: an empty chunk would be the last."""
-    size = sum(map(len, pieces))
-    if not size:
-        return []
-    return [b"%x\r\n" % size, *pieces, b"\r\n"]
+def encode_chunk(piece: bytes) -> bytes:
+    """``piece`` as one chunk. Nothing for no data: an empty chunk would be the last."""
+    return b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
 
 
 def encode_last(trailers: Iterable[tuple[bytes, bytes]]) -> bytes:
