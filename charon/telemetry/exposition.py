@@ -90,19 +90,6 @@ class Totals(Collector):
                 for labels in [labels for labels in series if not self._is_current(family, labels)]:
                     del series[labels]
 
-    def drop_upstream(self, name: str) -> None:
-        """The endpoint ``name`` left every service: drop its series."""
-        if self._endpoints is not None:
-            self.set_endpoints(pair for pair in self._endpoints if pair[1] != name)
-            return
-        for table in self._tables():
-            for family_name, series in table.items():
-                family = FAMILIES[family_name]
-                if "upstream" in family.labels:
-                    position = family.labels.index("upstream")
-                    for labels in [labels for labels in series if labels[position] == name]:
-                        del series[labels]
-
     # The supervisor's own numbers
 
     def count(self, name: str, labels: Labels = (), amount: float = 1) -> None:

@@ -112,7 +112,7 @@ def test_series_of_an_endpoint_that_left_are_dropped() -> None:
     totals = Totals()
     for name in ("old:80", "new:80", NO_UPSTREAM):
         totals.add(1 if name == "old:80" else 2, busy_worker(name).collect())
-    totals.drop_upstream("old:80")
+    totals.set_endpoints([("users", "new:80")])
     assert upstreams(totals) == {"new:80", "none"}
 
 
@@ -129,7 +129,7 @@ def test_with_known_endpoints_late_counts_of_others_are_not_shown() -> None:
     totals.add(1, busy_worker("old:80").collect())
     requests = {"method": "GET", "status": "200", "upstream": "old:80"}
     assert value(totals, "charon_http_requests_total", **requests) == 2
-    totals.drop_upstream("old:80")
+    totals.set_endpoints([])
     assert upstreams(totals) == set()
 
 
