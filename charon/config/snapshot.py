@@ -38,6 +38,55 @@ class EndpointSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsMaterial:
+    """What one side of TLS needs, as PEM: its certificate with all but the root, its key, whom it trusts, and what has
+    been revoked. Empty bytes: none. ``version`` differs whenever any of it does, so that contexts are made once each.
+    """
+
+    version: str
+    chain: bytes = b""
+    key: bytes = field(default=b"", repr=False)
+    roots: bytes = b""
+    revoked: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTlsSpec:
+    """TLS towards clients. ``material`` is a key of ``Snapshot.materials``. ``client_auth`` is required, optional or
+    none; a client's certificate must be of ``trust_domain`` where that is given."""
+
+    material: str
+    min_version: str = "1.2"
+    client_auth: str = "required"
+    trust_domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTlsSpec:
+    """TLS towards the endpoints of a service. ``material`` is a key of ``Snapshot.materials``.
+
+    ``identities``: SPIFFE identities, one of which the endpoint must have; where there are none, its certificate must
+    be for ``server_name``. ``server_name`` is also sent as SNI; None: the endpoint's own host name. ``system_roots``:
+    the public authorities are trusted as well as those of the material.
+    """
+
+    material: str
+    min_version: str = "1.2"
+    server_name: str | None = None
+    identities: tuple[str, ...] = ()
+    system_roots: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSpec:
+    """Who may: identities, exact or with ``*`` for any run of characters. ``deny`` goes before ``allow``; an empty
+    ``allow`` lets everybody in who is not denied."""
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerSpec:
     """When an endpoint's breaker opens: after ``failure_threshold`` failures in a row, or, where ``error_rate`` (0 to
     1) is given, when that share of at least ``min_requests`` failed within ``window`` seconds. It then waits
@@ -143,6 +192,7 @@ class ServiceSpec:
     retry: RetrySpec = field(default_factory=RetrySpec)
     bulkhead: BulkheadSpec | None = None
     timeouts: TimeoutOverrides | None = None
+    tls: ClientTlsSpec | None = None
     known: bool = True
     row: int = -1
 
@@ -202,6 +252,7 @@ class RouteSpec:
     redirect: RedirectSpec | None = None
     request_headers: HeaderEdits | None = None
     response_headers: HeaderEdits | None = None
+    access: AccessSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +313,8 @@ class ListenerSpec:
     max_connections_per_client: int | None = None
     metrics_path: str | None = None
     trusted_proxies: tuple[str, ...] = ()
+    tls: ServerTlsSpec | None = None
+    access: AccessSpec | None = None
 
     def needs_new_server(self, changed: ListenerSpec) -> bool:
         """Whether a worker has to open the listener anew to follow ``changed``; all else it takes over as it stands."""
@@ -285,6 +338,7 @@ class Snapshot:
     generation: int
     listeners: tuple[ListenerSpec, ...]
     services: dict[str, ServiceSpec]
+    materials: dict[str, TlsMaterial] = field(default_factory=dict)
     logging: LoggingSpec = field(default_factory=LoggingSpec)
     drain_timeout: float = 30.0
     admin_socket: str = ""
