@@ -14,7 +14,7 @@ from _socket import socket as RawSocket
 from enum import Enum
 from errno import ENOTCONN
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 from gevent import get_hub
@@ -94,6 +94,9 @@ class Stream:
         "sock",
         "tick",
     )
+
+    splices: ClassVar[bool] = True
+    """Whether what is read and written is what the socket carries."""
 
     def __init__(self, sock: RawSocket) -> None:
         self._hub = get_hub()
@@ -236,8 +239,11 @@ class Stream:
         room = self._room
         return room is not None and bool(room.watcher.active)
 
-    def finish_writing(self) -> None:
-        """Tell the peer that nothing more will be sent (half-close)."""
+    def finish_writing(self, patience: float) -> None:
+        """Tell the peer that nothing more will be sent (half-close).
+
+        Where that takes a message, and there is no room for it, each wait lasts at most ``patience`` seconds.
+        """
         try:
             self.sock.shutdown(std.SHUT_WR)
         except OSError as error:

@@ -197,7 +197,7 @@ class HttpConnection(WSGIHandler):
         stream = self.stream
         stream.cutoff = monotonic() + _LINGER
         try:
-            stream.finish_writing()
+            stream.finish_writing(_LINGER)
             while stream.read(_LINGER):
                 pass
         except (DeadlineExceeded, ExchangeFailed, OSError):
