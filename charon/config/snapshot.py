@@ -29,12 +29,14 @@ class EndpointSpec:
     ``name`` is its label in logs and metrics (``localhost:9091``, or ``10.0.0.5:80`` where a name has several
     addresses). ``candidates`` are tried in order within one connect timeout (``localhost`` over IPv4, then IPv6).
     ``row`` is its row in the shared table, -1 for none.
+    ``host`` is the host as it is written, which a certificate must be for; empty for a Unix socket.
     """
 
     name: str
     candidates: tuple[SocketAddress, ...]
     weight: int = 1
     row: int = -1
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,14 @@ class TlsMaterial:
 @dataclass(frozen=True, slots=True)
 class ServerTlsSpec:
     """TLS towards clients. ``material`` is a key of ``Snapshot.materials``. ``client_auth`` is required, optional or
-    none; a client's certificate must be of ``trust_domain`` where that is given."""
+    none; a client's certificate must be of ``trust_domain`` where that is given. ``identity`` is this side's own, which
+    upstreams are told beside the client's."""
 
     material: str
     min_version: str = "1.2"
     client_auth: str = "required"
     trust_domain: str | None = None
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +235,10 @@ class RedirectSpec:
 class RouteSpec:
     """One rule: conditions (None or empty: any) and what is done. ``name`` is its stable label in logs and metrics.
 
-    ``services`` are (name, weight) pairs, used instead of ``service``; ``sticky`` (``cookie:NAME`` or ``header:NAME``)
-    keeps a client with one of them. ``headers`` are (name, value) pairs that must be there; ``*`` is any value.
+    ``sni`` is a condition on connections of a TCP listener: the server name that their TLS begins with, exact or
+    ``*.suffix``. ``services`` are (name, weight) pairs, used instead of ``service``; ``sticky`` (``cookie:NAME`` or
+    ``header:NAME``) keeps a client with one of them. ``headers`` are (name, value) pairs that must be there; ``*`` is
+    any value.
     """
 
     name: str
@@ -253,6 +259,7 @@ class RouteSpec:
     request_headers: HeaderEdits | None = None
     response_headers: HeaderEdits | None = None
     access: AccessSpec | None = None
+    sni: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +270,7 @@ class Timeouts:
     request to the head of the final response. ``request``: the whole exchange. ``idle``: a connection, or a body in
     either direction, with no byte moving. ``client_header``: from the first byte of a request head to its last.
     ``client_fin``: how long an unanswered request goes on after its client closed its sending side.
+    ``tls_handshake``: from a connection to the end of its handshake, or to its whole ClientHello.
     """
 
     connect: float = 5.0
@@ -271,6 +279,7 @@ class Timeouts:
     idle: float = 90.0
     client_header: float = 10.0
     client_fin: float = 0.5
+    tls_handshake: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ from gevent.event import Event as Flag
 from gevent.pool import Pool
 
 from charon.base.errors import BadMessage, ExchangeFailed
-from charon.config.snapshot import EndpointSpec, HealthCheckSpec, ServiceSpec
+from charon.config.snapshot import EndpointSpec, HealthCheckSpec, ServiceSpec, TlsMaterial
 from charon.net.accept import why
 from charon.net.dial import dial
 from charon.net.stream import DeadlineExceeded, Stream
 from charon.net.tasks import spawn
+from charon.net.tls import Contexts, EndpointTls
 from charon.policy.health import Probe, first_delay, next_delay, observe
 from charon.wire.messages import HeadLimits, parse_response
 
@@ -35,13 +36,14 @@ OnResult = Callable[[str, EndpointSpec, bool, str], None]
 class _Target:
     """One endpoint under watch. ``due`` is when it is probed next (monotonic seconds)."""
 
-    __slots__ = ("due", "endpoint", "probe", "service", "spec", "watched")
+    __slots__ = ("due", "endpoint", "probe", "service", "spec", "tls", "watched")
 
     def __init__(self, service: str, endpoint: EndpointSpec, spec: HealthCheckSpec, due: float) -> None:
         self.service = service
         self.endpoint = endpoint
         self.spec = spec
         self.due = due
+        self.tls: EndpointTls | None = None
         self.probe: Probe | None = None
         self.watched = True
 
@@ -58,14 +60,21 @@ class HealthChecker:
         self._targets: dict[tuple[str, str], _Target] = {}
         self._heap: list[_Target] = []
         self._pool = Pool(AT_ONCE)
+        self._contexts = Contexts()
         self._wake = Flag()
         self._task = spawn("health checks", self._run)
 
     def __repr__(self) -> str:
         return f"<HealthChecker endpoints={len(self._targets)} under way={len(self._pool)}>"
 
-    def watch(self, services: Mapping[str, ServiceSpec]) -> None:
-        """Probe the endpoints of ``services`` whose checks are on, and no others. What is known of those kept stays."""
+    def watch(self, services: Mapping[str, ServiceSpec], materials: Mapping[str, TlsMaterial] | None = None) -> None:
+        """Probe the endpoints of ``services`` whose checks are on, and no others. What is known of those kept stays.
+
+        Where a service is spoken to under TLS so is the probe, with ``materials``. Raises ValueError, and changes
+        nothing, when one of those cannot be used.
+        """
+        specs = {spec.tls for spec in services.values() if spec.tls is not None and spec.health_check is not None}
+        contexts = self._contexts.clients(specs, materials or {})
         checked = [spec for spec in services.values() if spec.health_check is not None]
         wanted = {(spec.name, endpoint.name): (spec, endpoint) for spec in checked for endpoint in spec.endpoints}
         for key in [key for key in self._targets if key not in wanted]:
@@ -81,6 +90,7 @@ class HealthChecker:
                 heapq.heappush(self._heap, target)
             target.endpoint = endpoint
             target.spec = check
+            target.tls = None if service.tls is None else contexts[service.tls].to(endpoint.host)
         self._wake.set()
 
     def healthy(self, service: str, endpoint: str) -> bool | None:
@@ -112,7 +122,7 @@ class HealthChecker:
         spec = target.spec
         began = monotonic()
         try:
-            problem = probe(target.endpoint, spec)
+            problem = probe(target.endpoint, spec, target.tls)
             if target.watched:
                 self._conclude(target, problem)
         finally:  # whatever has happened, it is probed again
@@ -129,11 +139,14 @@ class HealthChecker:
             self._on_result(target.service, target.endpoint, target.probe.healthy, problem or "ok")
 
 
-def probe(endpoint: EndpointSpec, spec: HealthCheckSpec) -> str | None:
-    """Ask one endpoint once, within ``spec.timeout``. Returns why it is not well, or None when it is."""
+def probe(endpoint: EndpointSpec, spec: HealthCheckSpec, tls: EndpointTls | None = None) -> str | None:
+    """Ask one endpoint once, within ``spec.timeout``; under ``tls`` where that is given.
+
+    Returns why it is not well, or None when it is.
+    """
     cutoff = monotonic() + spec.timeout
     try:
-        stream = dial(endpoint.candidates, spec.timeout)
+        stream = dial(endpoint.candidates, spec.timeout, tls=tls)
     except ExchangeFailed as failure:
         return failure.detail or failure.reason.word
     try:

@@ -140,17 +140,21 @@ class Worker:
             spec = self.specs.get(name)
             if spec is None or server.listener.spec.needs_new_server(spec):
                 self._retire(name)  # what is to be opened anew comes with its socket
-            elif spec != server.listener.spec:
-                server.listener = Listener(spec, self.plane.sharing.buckets)
+            elif spec != server.listener.spec or server.listener.tls is not self.plane.server_tls.get(name):
+                server.listener = self._listener(spec)
                 server.pool_of_connections.set_limit(self._share(spec))
 
     def _open(self, name: str, fd: int) -> None:
         spec = self.specs[name]
         kind = TcpServer if spec.protocol == "tcp" else HttpServer
-        listener = Listener(spec, self.plane.sharing.buckets)
-        server = kind(fd, listener, self.plane, self._share(spec), lambda error: self._accept_failed(name, error))
+        server = kind(
+            fd, self._listener(spec), self.plane, self._share(spec), lambda error: self._accept_failed(name, error)
+        )
         server.start()
         self.servers[name] = server
+
+    def _listener(self, spec: ListenerSpec) -> Listener:
+        return Listener(spec, self.plane.sharing.buckets, self.plane.server_tls.get(spec.name))
 
     def _share(self, spec: ListenerSpec) -> int:
         """This worker's part of the connections that the listener may have."""

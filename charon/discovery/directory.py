@@ -185,15 +185,18 @@ def endpoints(target: Target, answer: Addresses | None) -> list[EndpointSpec]:
     port, ipv4, ipv6 = target.address.port, answer.ipv4 or (), answer.ipv6 or ()
     if len(ipv4) <= 1 and len(ipv6) <= 1:
         candidates = tuple(SocketAddress(host, port) for host in ipv4 + ipv6)
-        return [EndpointSpec(str(target.address), candidates, target.weight)] if candidates else []
+        name = target.address.host
+        return [EndpointSpec(str(target.address), candidates, target.weight, host=name)] if candidates else []
     return [
-        EndpointSpec(str(Address(host, port)), (SocketAddress(host, port),), target.weight) for host in ipv4 or ipv6
+        EndpointSpec(str(Address(host, port)), (SocketAddress(host, port),), target.weight, host=target.address.host)
+        for host in ipv4 or ipv6
     ]
 
 
 def _literal(target: Target) -> EndpointSpec:
     address = target.address
-    return EndpointSpec(str(address), (SocketAddress(address.host, address.port),), target.weight)
+    host = "" if address.is_unix else address.host
+    return EndpointSpec(str(address), (SocketAddress(address.host, address.port),), target.weight, host=host)
 
 
 def _without_twins(found: list[EndpointSpec]) -> tuple[EndpointSpec, ...]:

@@ -51,9 +51,11 @@ class Relay:
     When :meth:`run` returns, ``reason`` says why it ended early, or is None when both sides simply finished.
     """
 
-    __slots__ = ("client", "detail", "idle", "last_byte", "reason", "splices", "upstream")
+    __slots__ = ("client", "detail", "early", "idle", "last_byte", "reason", "splices", "upstream")
 
-    def __init__(self, client: Stream, upstream: Stream, idle: float) -> None:
+    def __init__(self, client: Stream, upstream: Stream, idle: float, early: bytes = b"") -> None:
+        """``early`` are bytes of the client's that were read before; they go first."""
+        self.early = early
         self.client = client
         self.upstream = upstream
         self.idle = idle
@@ -111,6 +113,9 @@ class _Direction:
     def run(self) -> None:
         lost = self.source_lost
         try:
+            if self.relay.early and self.source is self.relay.client:
+                lost = self.target_lost
+                self._give(self.relay.early)
             while True:
                 lost = self.source_lost
                 data = self._take()

@@ -1,8 +1,8 @@
 """A stream over TLS, with the interface of a plain one.
 
-OpenSSL works on buffers in memory (``MemoryBIO``), and this class moves ciphertext between them and the socket, with the
-plain stream's waits and deadlines. That costs one system call where OpenSSL on the socket makes two or three for each
-record, and lets a first request come along with the end of the handshake.
+OpenSSL works on buffers in memory (``MemoryBIO``), and this class moves ciphertext between them and the socket, with
+the plain stream's waits and deadlines. That costs one system call where OpenSSL on the socket makes two or three for
+each record, and lets a first request come along with the end of the handshake.
 Trust: ciphertext that fails its check is an error of the connection, and so is an end that the peer has not announced
 (close_notify): whoever cuts a connection must not be able to make a message look complete.
 """

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from charon.base.names import Event, Metric
-from charon.config.snapshot import Snapshot
+from charon.config.snapshot import ListenerSpec, Snapshot
+from charon.net.tls import Contexts, ServerTls
 from charon.proxy.service import Service, Services
 from charon.proxy.sharing import Sharing
 from charon.telemetry.access_log import AccessLog
@@ -20,14 +23,24 @@ class DataPlane:
         self.metrics = metrics
         self.sharing = sharing
         self.services = Services(sharing)
+        self.contexts = Contexts()
         self.instance = b""
+        self.server_tls: dict[str, ServerTls] = {}
         self.draining = False
         self._told: dict[str, float] = {}
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Follow ``snapshot`` as far as it concerns all listeners."""
+        """Follow ``snapshot`` as far as it concerns all listeners.
+
+        Raises ValueError, and changes nothing, when some TLS material cannot be used.
+        """
+        listeners = {spec.name: (spec.tls, _alpn(spec)) for spec in snapshot.listeners if spec.tls is not None}
+        clients = {spec.tls for spec in snapshot.services.values() if spec.tls is not None}
+        server_tls = self.contexts.servers(listeners, snapshot.materials)
+        client_tls = self.contexts.clients(clients, snapshot.materials)
+        self.server_tls = server_tls
         self.instance = snapshot.instance_id.encode("ascii")
-        self.services.apply(snapshot.services)
+        self.services.apply(snapshot.services, client_tls)
         self.metrics.retain_upstreams((e.service, e.name) for e in self.services.endpoints())
 
     def service(self, name: str) -> Service | None:
@@ -36,12 +49,35 @@ class DataPlane:
     def rate_limited(self, limit: str, client: str, now: float) -> None:
         """Something was over ``limit``: count it, and say so at most once a second for each limit."""
         self.metrics.count(Metric.HTTP_RATE_LIMITED, (limit,))
-        if now - self._told.get(limit, 0.0) >= 1.0:
-            self._told[limit] = now
+        if self._may_tell(limit, now):
             self.events.warning(Event.RATE_LIMITED, limit=limit, client=client)
+
+    def handshake(self, listener: str, result: str) -> None:
+        """A client's TLS handshake has come to an end."""
+        self.metrics.count(Metric.TLS_HANDSHAKES, (listener, result))
+
+    def handshake_failed(self, listener: str, reason: str, client: str, detail: str) -> None:
+        """One that failed: counted, and told at most once a second for each listener and reason."""
+        self.handshake(listener, reason)
+        if self._may_tell(f"tls {listener} {reason}", monotonic()):
+            self.events.warning(
+                Event.TLS_HANDSHAKE_FAILED, listener=listener, reason=reason, client=client, error=detail
+            )
+
+    def _may_tell(self, what: str, now: float) -> bool:
+        """Whether a second has gone by since it was last told."""
+        if now - self._told.get(what, 0.0) < 1.0:
+            return False
+        self._told[what] = now
+        return True
 
     def gauges(self) -> None:
         """Bring the gauges of endpoints up to date, before the counters are collected."""
         for endpoint in self.services.endpoints():
             endpoint.metrics.in_flight = endpoint.in_flight
             endpoint.metrics.pool_idle = len(endpoint.pool)
+
+
+def _alpn(spec: ListenerSpec) -> tuple[str, ...]:
+    """What a listener says it speaks inside TLS."""
+    return ("http/1.1",) if spec.protocol == "http" else ()

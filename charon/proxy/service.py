@@ -17,7 +17,8 @@ from charon.base.errors import (
     PENDING_TIMEOUT,
     ExchangeFailed,
 )
-from charon.config.snapshot import ServiceSpec
+from charon.config.snapshot import ClientTlsSpec, ServiceSpec
+from charon.net.tls import ClientTls
 from charon.policy.balance import Balancer, balancer
 from charon.policy.breaker import Admission
 from charon.policy.retry import WINDOW_CELLS, Budget, RetryPolicy, Window
@@ -78,7 +79,10 @@ class Service:
         endpoints = []
         for wanted in spec.endpoints:
             endpoint = present.pop(wanted.name, None)
-            if endpoint is not None and endpoint.spec.candidates != wanted.candidates:
+            if endpoint is not None and (endpoint.spec.candidates, endpoint.spec.host) != (
+                wanted.candidates,
+                wanted.host,
+            ):
                 endpoint.leave()  # the same name now means another address
                 endpoint = None
             if endpoint is None:
@@ -101,6 +105,11 @@ class Service:
         if before.retry != spec.retry or before.row != spec.row:
             self.policy = RetryPolicy.compile(spec.retry)
             self.budget = _budget(spec, self._sharing)
+
+    def secure(self, tls: ClientTls | None) -> None:
+        """Dial with ``tls`` from now on, or without. What is open under another context takes no new requests."""
+        for endpoint in self.endpoints:
+            endpoint.secure(tls)
 
     def leave(self) -> None:
         """The snapshot no longer names this service."""
@@ -215,16 +224,20 @@ class Services:
     def get(self, name: str) -> Service | None:
         return self._services.get(name)
 
-    def apply(self, specs: Mapping[str, ServiceSpec]) -> None:
-        """Follow a snapshot: new services come, endpoints are kept by (service, name), the rest leaves."""
+    def apply(self, specs: Mapping[str, ServiceSpec], tls: Mapping[ClientTlsSpec, ClientTls]) -> None:
+        """Follow a snapshot: new services come, endpoints are kept by (service, name), the rest leaves.
+
+        ``tls`` has the context of every ``spec.tls``.
+        """
         for name in [name for name in self._services if name not in specs]:
             self._services.pop(name).leave()
         for name, spec in specs.items():
             service = self._services.get(name)
             if service is None:
-                self._services[name] = Service(spec, self._sharing)
+                service = self._services[name] = Service(spec, self._sharing)
             elif service.spec != spec:
                 service.apply(spec)
+            service.secure(None if spec.tls is None else tls[spec.tls])
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Every endpoint of every service."""

@@ -31,6 +31,11 @@ class Timeouts(Section):
     client_header: PositiveDuration = setting(
         "10s", "From the first byte of a request's head to its last. Then 408 `request_timeout`."
     )
+    tls_handshake: PositiveDuration = setting(
+        "10s",
+        "From the beginning of a connection to the end of its TLS handshake, or, where TCP connections are routed by "
+        "`sni`, to that name. Then the connection is closed, and `tls_handshake_failed` says `timeout`.",
+    )
     client_fin: Duration = setting(
         "500ms",
         "How long a request that is not answered yet goes on after its client has closed its sending side, which "
@@ -43,7 +48,7 @@ class ServiceTimeouts(Section):
     `request`."""
 
     elsewhere: ClassVar = dict.fromkeys(
-        ("client_header", "client_fin"),
+        ("client_header", "client_fin", "tls_handshake"),
         "it is about clients; give it in timeouts at the top level or in an entry of listeners",
     )
 
