@@ -27,7 +27,8 @@ class EndpointSpec:
     """One endpoint of a service.
 
     ``name`` is its label in logs and metrics (``localhost:9091``, or ``10.0.0.5:80`` where a name has several
-    addresses). ``candidates`` are tried in order within one connect timeout (``localhost`` over IPv4, then IPv6).
+    addresses). ``host`` is the host name it was written with, without a port, empty for a literal address or a Unix
+    socket. ``candidates`` are tried in order within one connect timeout (``localhost`` over IPv4, then IPv6).
     ``row`` is its row in the shared table, -1 for none.
     """
 
@@ -35,6 +36,7 @@ class EndpointSpec:
     candidates: tuple[SocketAddress, ...]
     weight: int = 1
     row: int = -1
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,8 @@ class BulkheadSpec:
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """A named set of endpoints and how they are treated. ``known`` is false when the registry does not (or no longer)
-    hold the name. ``breaker``, ``health_check`` and ``passive`` are None where they are off."""
+    hold the name. ``breaker``, ``health_check`` and ``passive`` are None where they are off. ``https``: its addresses
+    are written so, which ``tls`` takes into account."""
 
     name: str
     endpoints: tuple[EndpointSpec, ...]
@@ -193,6 +196,7 @@ class ServiceSpec:
     bulkhead: BulkheadSpec | None = None
     timeouts: TimeoutOverrides | None = None
     tls: ClientTlsSpec | None = None
+    https: bool = False
     known: bool = True
     row: int = -1
 
