@@ -122,7 +122,7 @@ def source_findings(root: Root, listeners: tuple[Listener, ...], folder: Path) -
         source = server_source(listener, folder)
         before = written.setdefault(source.cert_file, source)
         if source.plan is not None and before.plan != source.plan:
-            text = f"{source.cert_file} would have to be two certificates; give tls.service, or another cert_dir for one of them"
+            text = f"{source.cert_file} would have to be two certificates; give tls.service, or one of them a cert_dir"
             yield Finding(origin(root, index, "tls", "cert_dir"), text)
         yield from _missing(listener.tls, folder, partial(origin, root, index, "tls"))
     if mesh_is_used(root):
