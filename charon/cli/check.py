@@ -74,11 +74,12 @@ def summary(config: Config, registry: Registry | None, style: Style) -> list[str
     """What the configuration comes to: listeners, services and their addresses, in aligned columns."""
     from charon.config.checks import named_services
     from charon.config.compile import listener_specs, static_targets
+    from charon.config.compile_tls import Materials
 
     services = {**(registry.services if registry is not None else {}), **static_targets(config)}
     lines = [f"{config.file}: {style.green('fine')}", "", style.bold("listeners")]
     rows: list[tuple[str, ...]] = []
-    for spec in listener_specs(config):
+    for spec in listener_specs(config, Materials()):
         rules = _count(len(spec.routes), "route") if spec.protocol != "tcp" else ""
         target = f"default {spec.default_service}" if spec.default_service else "no default"
         rows.append((spec.name, spec.protocol, spec.address, rules, target))

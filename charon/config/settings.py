@@ -8,10 +8,11 @@ which hands back a :class:`Settings`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from charon.config.certificates import PUBLIC, MaterialSource, UpstreamTls
 from charon.config.registry import Target
-from charon.config.snapshot import ListenerSpec, LoggingSpec, ServiceSpec, Snapshot
+from charon.config.snapshot import ListenerSpec, LoggingSpec, ServiceSpec, Snapshot, TlsMaterial
 
 _RESTART = {"workers": "workers", "admin.socket": "admin_socket"}
 """Keys that are read at start only, and the fields that hold them."""
@@ -24,7 +25,7 @@ class Settings:
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
     file from another. ``workers`` is a number;
-    ``drain_timeout`` is in seconds.
+    ``drain_timeout`` is in seconds. ``certificates`` are the sources of ``Snapshot.materials``, by name.
     """
 
     file: str
@@ -38,6 +39,8 @@ class Settings:
     workers: int
     drain_timeout: float
     digest: str
+    upstream_tls: UpstreamTls = field(default_factory=UpstreamTls)
+    certificates: Mapping[str, MaterialSource] = field(default_factory=dict)
 
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
         """The keys of ``changed`` that differ and cannot be put in force while Charon runs."""
@@ -53,9 +56,15 @@ class Settings:
             kept["logging"] = replace(before.logging, level=self.logging.level)
         return replace(self, **kept)
 
-    def snapshot(self, services: Mapping[str, ServiceSpec], generation: int, instance_id: str) -> Snapshot:
-        """What workers are told, with ``services`` as they are resolved now. A service that is named and not among
-        them stays a name: its requests are answered with `unknown_service`."""
+    def snapshot(
+        self,
+        services: Mapping[str, ServiceSpec],
+        generation: int,
+        instance_id: str,
+        materials: Mapping[str, TlsMaterial] | None = None,
+    ) -> Snapshot:
+        """What workers are told, with ``services`` as they are resolved now, and ``materials`` for ``certificates``. A
+        service that is named and not among them stays a name: its requests are answered with `unknown_service`."""
         return Snapshot(
             generation=generation,
             listeners=self.listeners,
@@ -64,9 +73,11 @@ class Settings:
             drain_timeout=self.drain_timeout,
             admin_socket=self.admin_socket,
             instance_id=instance_id,
+            materials={PUBLIC: TlsMaterial("public"), **(materials or {})},
         )
 
     def _treated(self, name: str, found: ServiceSpec) -> ServiceSpec:
         """The endpoints that were found, with the settings that are meant for them."""
         settings = self.service_settings.get(name, self.default_service)
-        return replace(settings, name=name, endpoints=found.endpoints, known=found.known)
+        tls = self.upstream_tls.of(name, https=found.https)
+        return replace(settings, name=name, endpoints=found.endpoints, known=found.known, https=found.https, tls=tls)

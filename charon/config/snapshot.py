@@ -27,9 +27,9 @@ class EndpointSpec:
     """One endpoint of a service.
 
     ``name`` is its label in logs and metrics (``localhost:9091``, or ``10.0.0.5:80`` where a name has several
-    addresses). ``candidates`` are tried in order within one connect timeout (``localhost`` over IPv4, then IPv6).
+    addresses). ``host`` is the host name it was written with, without a port, empty for a literal address or a Unix
+    socket. ``candidates`` are tried in order within one connect timeout (``localhost`` over IPv4, then IPv6).
     ``row`` is its row in the shared table, -1 for none.
-    ``host`` is the host as it is written, which a certificate must be for; empty for a Unix socket.
     """
 
     name: str
@@ -42,7 +42,8 @@ class EndpointSpec:
 @dataclass(frozen=True, slots=True)
 class TlsMaterial:
     """What one side of TLS needs, as PEM: its certificate with all but the root, its key, whom it trusts, and what has
-    been revoked. Empty bytes: none. ``version`` differs whenever any of it does, so that contexts are made once each.
+    been revoked. Empty bytes: none. ``version`` differs whenever any of it does, so that contexts are made once each. ``identity``
+    is the SPIFFE identity in the certificate.
     """
 
     version: str
@@ -50,19 +51,18 @@ class TlsMaterial:
     key: bytes = field(default=b"", repr=False)
     roots: bytes = b""
     revoked: bytes = b""
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ServerTlsSpec:
     """TLS towards clients. ``material`` is a key of ``Snapshot.materials``. ``client_auth`` is required, optional or
-    none; a client's certificate must be of ``trust_domain`` where that is given. ``identity`` is this side's own, which
-    upstreams are told beside the client's."""
+    none; a client's certificate must be of ``trust_domain`` where that is given."""
 
     material: str
     min_version: str = "1.2"
     client_auth: str = "required"
     trust_domain: str | None = None
-    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,8 @@ class BulkheadSpec:
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """A named set of endpoints and how they are treated. ``known`` is false when the registry does not (or no longer)
-    hold the name. ``breaker``, ``health_check`` and ``passive`` are None where they are off."""
+    hold the name. ``breaker``, ``health_check`` and ``passive`` are None where they are off. ``https``: its addresses
+    are written so, which ``tls`` takes into account."""
 
     name: str
     endpoints: tuple[EndpointSpec, ...]
@@ -197,6 +198,7 @@ class ServiceSpec:
     bulkhead: BulkheadSpec | None = None
     timeouts: TimeoutOverrides | None = None
     tls: ClientTlsSpec | None = None
+    https: bool = False
     known: bool = True
     row: int = -1
 

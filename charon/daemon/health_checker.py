@@ -20,7 +20,7 @@ from charon.net.accept import why
 from charon.net.dial import dial
 from charon.net.stream import DeadlineExceeded, Stream
 from charon.net.tasks import spawn
-from charon.net.tls import Contexts, EndpointTls
+from charon.net.tls import Contexts, EndpointTls, certified_name
 from charon.policy.health import Probe, first_delay, next_delay, observe
 from charon.wire.messages import HeadLimits, parse_response
 
@@ -90,7 +90,7 @@ class HealthChecker:
                 heapq.heappush(self._heap, target)
             target.endpoint = endpoint
             target.spec = check
-            target.tls = None if service.tls is None else contexts[service.tls].to(endpoint.host)
+            target.tls = None if service.tls is None else contexts[service.tls].to(certified_name(endpoint))
         self._wake.set()
 
     def healthy(self, service: str, endpoint: str) -> bool | None:

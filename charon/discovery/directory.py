@@ -160,8 +160,9 @@ class Directory:
 
     def _build(self, service: str) -> ServiceSpec:
         targets = self._targets[service]
+        https = bool(targets) and targets[0].tls  # all of them or none
         if service not in self._named:
-            return ServiceSpec(service, _without_twins([_literal(target) for target in targets]))
+            return ServiceSpec(service, _without_twins([_literal(target) for target in targets]), https=https)
         found: list[EndpointSpec] = []
         pending = False
         for target in targets:
@@ -169,7 +170,7 @@ class Directory:
             pending = pending or self._resolver.is_pending(_key(target))
         if pending and not found and service in self._specs:
             return self._specs[service]  # A service that moves to a new name stays where it is until the name is asked.
-        return ServiceSpec(service, _without_twins(found))
+        return ServiceSpec(service, _without_twins(found), https=https)
 
 
 def endpoints(target: Target, answer: Addresses | None) -> list[EndpointSpec]:
@@ -182,21 +183,19 @@ def endpoints(target: Target, answer: Addresses | None) -> list[EndpointSpec]:
         return [_literal(target)]
     if answer is None:
         return []
-    port, ipv4, ipv6 = target.address.port, answer.ipv4 or (), answer.ipv6 or ()
+    name, port, ipv4, ipv6 = target.address.host, target.address.port, answer.ipv4 or (), answer.ipv6 or ()
     if len(ipv4) <= 1 and len(ipv6) <= 1:
-        candidates = tuple(SocketAddress(host, port) for host in ipv4 + ipv6)
-        name = target.address.host
+        candidates = tuple(SocketAddress(ip, port) for ip in ipv4 + ipv6)
         return [EndpointSpec(str(target.address), candidates, target.weight, host=name)] if candidates else []
     return [
-        EndpointSpec(str(Address(host, port)), (SocketAddress(host, port),), target.weight, host=target.address.host)
-        for host in ipv4 or ipv6
+        EndpointSpec(str(Address(ip, port)), (SocketAddress(ip, port),), target.weight, host=name)
+        for ip in ipv4 or ipv6
     ]
 
 
 def _literal(target: Target) -> EndpointSpec:
     address = target.address
-    host = "" if address.is_unix else address.host
-    return EndpointSpec(str(address), (SocketAddress(address.host, address.port),), target.weight, host=host)
+    return EndpointSpec(str(address), (SocketAddress(address.host, address.port),), target.weight)
 
 
 def _without_twins(found: list[EndpointSpec]) -> tuple[EndpointSpec, ...]:

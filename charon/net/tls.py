@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from errno import EPROTO
 from typing import Final
 
-from charon.config.snapshot import ClientTlsSpec, ServerTlsSpec, TlsMaterial
+from charon.config.snapshot import ClientTlsSpec, EndpointSpec, ServerTlsSpec, TlsMaterial
 from charon.policy.peers import Identity, expected
 
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -81,13 +81,14 @@ def tls_error(error: ssl.SSLError) -> TlsError:
 
 
 class ServerTls:
-    """TLS towards the clients of a listener."""
+    """TLS towards the clients of a listener. ``identity`` is this side's own."""
 
-    __slots__ = ("asks", "context", "spec")
+    __slots__ = ("asks", "context", "identity", "spec")
 
     def __init__(self, spec: ServerTlsSpec, material: TlsMaterial, alpn: tuple[str, ...] = ()) -> None:
         """Raises ValueError when the material cannot be used."""
         self.spec = spec
+        self.identity = material.identity
         self.asks = spec.client_auth != "none"
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.verify_mode = _CLIENT_AUTH[spec.client_auth]
@@ -128,7 +129,7 @@ class ClientTls:
         self.context = context
 
     def to(self, host: str) -> EndpointTls:
-        """For an endpoint whose name or address is ``host``."""
+        """For an endpoint whose host name or address is ``host``."""
         return EndpointTls(self, self.spec.server_name or host)
 
 
@@ -148,6 +149,13 @@ class EndpointTls:
         """Refuse an endpoint that is somebody else. Raises TlsError."""
         if self.identities and not expected(self.identities, peer.spiffe):
             raise TlsError("wrong_identity", f"it is {peer.spiffe or 'without SPIFFE identity'}")
+
+
+def certified_name(endpoint: EndpointSpec) -> str:
+    """The host name or address that the certificate of an endpoint must be for, where no other is given."""
+    if endpoint.host:
+        return endpoint.host
+    return "localhost" if endpoint.candidates[0].is_unix else endpoint.candidates[0].host
 
 
 class Contexts:

@@ -97,7 +97,7 @@ class HttpConnection(WSGIHandler):
         if peer is not None:
             tls = self.server.listener.tls
             self.identity = peer.spiffe
-            own = None if tls is None else tls.spec.identity
+            own = None if tls is None else tls.identity
             self.client_cert = forwarded_client_cert(peer, stream.certificate_digest(), own)
 
     def _serve_one(self) -> bool:
