@@ -42,8 +42,8 @@ class EndpointSpec:
 @dataclass(frozen=True, slots=True)
 class TlsMaterial:
     """What one side of TLS needs, as PEM: its certificate with all but the root, its key, whom it trusts, and what has
-    been revoked. Empty bytes: none. ``version`` differs whenever any of it does, so that contexts are made once each. ``identity``
-    is the SPIFFE identity in the certificate.
+    been revoked. Empty bytes: none. ``version`` differs whenever any of it does, so that contexts are made once each.
+    ``identity`` is the SPIFFE identity in the certificate.
     """
 
     version: str

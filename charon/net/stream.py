@@ -123,7 +123,7 @@ class Stream:
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"fd {self.sock.fileno()}"
-        return f"<Stream {state} received={self.received} sent={self.sent}>"
+        return f"<{type(self).__name__} {state} received={self.received} sent={self.sent}>"
 
     # -- reading ------------------------------------------------------------------------------------------------
 

@@ -40,15 +40,14 @@ _REASONS: Final = {
     "UNSUPPORTED_PROTOCOL": "no_common_version",
     "TLSV1_ALERT_PROTOCOL_VERSION": "no_common_version",
     "NO_SHARED_CIPHER": "no_common_cipher",
-    "SSLV3_ALERT_HANDSHAKE_FAILURE": "no_common_cipher",
     "NO_SUITABLE_SIGNATURE_ALGORITHM": "no_common_cipher",
     "WRONG_VERSION_NUMBER": "not_tls",
     "HTTP_REQUEST": "not_tls",
     "PACKET_LENGTH_TOO_LONG": "not_tls",
 }
 
-# Alerts about our certificate: the peer ends the handshake over them, after what TLS 1.3 lets us send already.
-_REFUSALS: Final = ("UNKNOWN_CA", "ACCESS_DENIED", "CERTIFICATE", "DECRYPT_ERROR")
+# Alerts about our certificate, or the lack of one: the peer ends the handshake over them, after what TLS 1.3 lets us send already.
+_REFUSALS: Final = ("UNKNOWN_CA", "ACCESS_DENIED", "CERTIFICATE", "DECRYPT_ERROR", "HANDSHAKE_FAILURE")
 
 OTHER: Final = "bad_handshake"
 """The word where none of the others fits."""
@@ -74,7 +73,7 @@ def tls_error(error: ssl.SSLError) -> TlsError:
     reason = error.reason or ""
     if "ALERT" in reason and any(part in reason for part in _REFUSALS):
         said = reason.partition("ALERT_")[2].lower().replace("_", " ")
-        return TlsError("refused_by_peer", f"the peer does not accept our certificate: {said}", refused=True)
+        return TlsError("refused_by_peer", f"the peer does not accept us: {said}", refused=True)
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return TlsError("closed", "closed during the handshake")
     return TlsError(_REASONS.get(reason, OTHER), reason.lower().replace("_", " ") or "no valid TLS")

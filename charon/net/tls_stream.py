@@ -44,7 +44,7 @@ class TlsStream(Stream):
     ``received`` and ``sent`` count the bytes inside. ``peer_identity`` is None where the peer has shown no certificate.
     """
 
-    __slots__ = ("_ahead", "_finished", "_flushing", "_in", "_out", "_rest", "_ssl", "_via", "peer_identity", "resumed")
+    __slots__ = ("_ahead", "_ended", "_finished", "_flushing", "_in", "_out", "_rest", "_ssl", "_via", "peer_identity", "resumed")
 
     splices = False
 
@@ -53,6 +53,7 @@ class TlsStream(Stream):
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._ssl: Any = None  # ssl.SSLObject
+        self._ended = False  # the peer has announced it
         self._ahead = b""  # read, decrypted, and not asked for yet
         self._rest = b""  # ciphertext that the socket has not taken
         self._flushing = False
@@ -142,20 +143,8 @@ class TlsStream(Stream):
         """Bytes at hand, ``b""`` at the announced end, None when more ciphertext is needed."""
         try:
             data: bytes = self._ssl.read(size)
-            incoming = self._in
-            if incoming.pending and data:  # a record is 16 KiB at most: hand out as many as are there
-                pieces = [data]
-                left = size - len(data)
-                while left and incoming.pending:
-                    try:
-                        piece = self._ssl.read(left)
-                    except (*_WANTS, ssl.SSLZeroReturnError):
-                        break
-                    if not piece:
-                        break
-                    pieces.append(piece)
-                    left -= len(piece)
-                data = b"".join(pieces)
+            if data and self._in.pending:
+                data += self._decrypt_more(size - len(data))
         except _WANTS:
             data = None  # type: ignore[assignment]
         except ssl.SSLZeroReturnError:
@@ -165,9 +154,26 @@ class TlsStream(Stream):
             raise tls_error(error) from None
         if self._out.pending:
             self._try_to_flush()  # an answer of TLS's own, to a key update for one
-        if data and self._via is not None:
+        if not data:
+            self._ended = data is not None
+        elif self._via is not None:
             self._keep_session(self._via)
         return data
+
+    def _decrypt_more(self, size: int) -> bytes:
+        """Further records that are at hand (each has 16 KiB at most), so that bulk moves in large pieces."""
+        pieces = []
+        while size and self._in.pending:
+            try:
+                piece = self._ssl.read(size)
+            except (*_WANTS, ssl.SSLZeroReturnError):
+                break
+            if not piece:
+                self._ended = True
+                break
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
 
     def _keep_session(self, via: EndpointTls) -> None:
         """With the first bytes of the server's its tickets have come too: the next connection resumes this one."""
@@ -202,7 +208,7 @@ class TlsStream(Stream):
 
     def read_later(self, patience: float, size: int = READ_SIZE) -> bytes:
         """As for a plain stream."""
-        if not (self._ahead or self._in.pending or self._ssl.pending()):
+        if not (self._ahead or self._in.pending or self._ssl.pending() or self._ended):
             self._wait_to_read(patience)
             try:
                 self._feed(self._recv(READ_SIZE))
@@ -238,7 +244,7 @@ class TlsStream(Stream):
 
     def quiet(self) -> bool:
         """As for a plain stream; a session ticket that has come is no unread byte."""
-        if self._ahead or self._in.pending:
+        if self._ahead or self._in.pending or self._ssl.pending() or self._ended:
             return False
         if super().quiet():
             return True
