@@ -8,6 +8,7 @@ unparsed.
 from __future__ import annotations
 
 import os
+from _socket import socket as RawSocket
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -121,6 +122,14 @@ class AdminServer(WSGIServer):
         status = os.stat(path)
         self._identity = (status.st_dev, status.st_ino)
 
+    def fileno(self) -> int:
+        """The descriptor of the listening socket."""
+        return int(self.socket.fileno())
+
+    def hand_over(self) -> None:
+        """Stop, and leave the socket to another process, which has it too. What is under way has a second."""
+        super().stop(1.0)
+
     def stop(self, timeout: float | None = None) -> None:
         """Take no more connections, give open ones ``timeout`` seconds to end, remove the socket."""
         self.unlink()
@@ -192,9 +201,20 @@ def _make_folders(folder: str) -> None:
             raise
 
 
-def serve(path: str, app: AdminApp, events: EventLog, *, mode: int = 0o660) -> AdminServer:
-    """Serve ``app`` at ``path`` in greenlets, from now until ``stop()``. StartError as for :func:`bind`."""
-    server = AdminServer(path, bind(path, mode), app, events)
+def serve(
+    path: str, app: AdminApp, events: EventLog, *, mode: int = 0o660, inherited: RawSocket | None = None
+) -> AdminServer:
+    """Serve ``app`` at ``path`` in greenlets, from now until ``stop()``. StartError as for :func:`bind`.
+
+    ``inherited`` is a socket that listens there already.
+    """
+    if inherited is not None and inherited.getsockname() == path:
+        listener = GeventSocket(fileno=inherited.detach())
+    else:
+        if inherited is not None:
+            inherited.close()
+        listener = bind(path, mode)
+    server = AdminServer(path, listener, app, events)
     server.start()
     events.info(Event.ADMIN_STARTED, socket=path)
     return server

@@ -35,6 +35,7 @@ def compile_settings(config: Config) -> Settings:
         ),
         workers=config.worker_count,
         drain_timeout=root.drain_timeout,
+        worker_timeout=root.worker_timeout,
         digest="",
     )
     return replace(settings, digest=blake2b(pickle.dumps(settings), digest_size=6).hexdigest())

@@ -23,8 +23,8 @@ class Settings:
 
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
-    file from another. ``workers`` is a number;
-    ``drain_timeout`` is in seconds.
+    file from another. ``workers`` is a number; ``drain_timeout`` and
+    ``worker_timeout`` are in seconds.
     """
 
     file: str
@@ -37,6 +37,7 @@ class Settings:
     logging: LoggingSpec
     workers: int
     drain_timeout: float
+    worker_timeout: float
     digest: str
 
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
