@@ -48,12 +48,4 @@ def _raise_descriptor_limit() -> None:
 
 
 def _serve_admin(supervisor: Supervisor, settings: Settings, events: EventLog, inherited: Any) -> AdminService:
-    app = AdminApp(
-        refresh=supervisor.refresh,
-        render=supervisor.totals.render,
-        ready=supervisor.not_ready,
-        status=supervisor.status,
-        greenlets=supervisor.greenlets,
-        events=events,
-    )
-    return serve(settings.admin_socket, app, events, inherited=inherited)
+    return serve(settings.admin_socket, AdminApp(supervisor, events), events, inherited=inherited)

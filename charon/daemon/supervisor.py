@@ -357,6 +357,16 @@ class Supervisor:
         self.shared.gauges()
         self.workforce.ask("report")
 
+    def render(self, accept: str) -> tuple[str, bytes]:
+        """The metrics for an ``Accept`` field: content type and body."""
+        return self.totals.render(accept)
+
+    def set_log_level(self, level: str) -> None:
+        """Log what is of ``level`` and above, in all processes, until the next reload. Raises ValueError."""
+        self.events.set_level(level)
+        self.settings = replace(self.settings, logging=replace(self.settings.logging, level=level))
+        self._services_changed()
+
     def _count_dropped(self) -> None:
         dropped = self.sink.dropped
         if dropped > self._dropped:
