@@ -182,7 +182,7 @@ class Supervisor:
         """How things stand, in a line for people."""
         count, of = self.workforce.serving, len(self.workforce.slots)
         workers = f"{count} of {of}" if count < of else f"{of}"
-        line = f"serving {len(self.settings.listeners)} listeners with {workers} workers"
+        line = f"serving; listeners: {len(self.settings.listeners)}, workers: {workers}"
         if self.leaving:
             line += ", about to drain"
         if self.last_reload and not self.last_reload["ok"]:
