@@ -88,10 +88,11 @@ def table(state: Mapping[str, Any], style: Style) -> list[str]:
 
 
 def _certificate(one: Mapping[str, Any], style: Style) -> tuple[Cell, ...]:
+    from charon.base.units import in_words
     from charon.cli.terminal import Cell
 
     days = one["days_left"]
-    left = Cell("expired", style.red) if days <= 0 else Cell(f"{days:.1f} days left")
+    left = Cell("expired", style.red) if days <= 0 else Cell(f"{in_words(days * 86_400)} left")
     trouble = one["problem"] or "; ".join(one["warnings"])
     return Cell(one["kind"]), Cell(one["identity"] or one["name"]), left, Cell(one["file"]), Cell(trouble, style.red)
 
