@@ -95,6 +95,16 @@ def format_duration(seconds: float) -> str:
     return "".join(parts)
 
 
+def in_words(seconds: float) -> str:
+    """A time for people, in its largest fitting unit: ``3 days``, ``7 hours``, ``1 minute``."""
+    for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        count = int(seconds // size)
+        if count >= (2 if unit != "minute" else 1):
+            return f"{count} {unit}s" if count != 1 else f"{count} {unit}"
+    count = max(1, int(seconds))
+    return f"{count} seconds" if count != 1 else "1 second"
+
+
 def parse_size(value: str | int) -> int:
     """Bytes in ``value``. Raises ValueError for anything that is not a whole number of bytes, 0 or more."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):

@@ -40,6 +40,7 @@ def compile_settings(config: Config) -> Settings:
         drain_timeout=root.drain_timeout,
         upstream_tls=upstream_tls(root, config.listeners, config.folder, materials),
         certificates=materials.sources,
+        worker_timeout=root.worker_timeout,
         digest="",
     )
     return replace(settings, digest=blake2b(pickle.dumps(settings), digest_size=6).hexdigest())

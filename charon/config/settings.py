@@ -24,8 +24,8 @@ class Settings:
 
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
-    file from another. ``workers`` is a number;
-    ``drain_timeout`` is in seconds. ``certificates`` are the sources of ``Snapshot.materials``, by name.
+    file from another. ``workers`` is a number; ``drain_timeout`` and ``worker_timeout`` are in seconds.
+    ``certificates`` are the sources of ``Snapshot.materials``, by name.
     """
 
     file: str
@@ -38,6 +38,7 @@ class Settings:
     logging: LoggingSpec
     workers: int
     drain_timeout: float
+    worker_timeout: float
     digest: str
     upstream_tls: UpstreamTls = field(default_factory=UpstreamTls)
     certificates: Mapping[str, MaterialSource] = field(default_factory=dict)

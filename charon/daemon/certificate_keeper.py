@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
@@ -19,6 +20,7 @@ from gevent.lock import Semaphore
 from charon.base.clock import Clock
 from charon.base.errors import CertificateError, StartError
 from charon.base.names import Event, Metric
+from charon.base.units import in_words
 from charon.config.certificates import MaterialSource
 from charon.config.snapshot import TlsMaterial
 from charon.net.tasks import spawn
@@ -189,7 +191,7 @@ class CertificateKeeper:
         if found.new_authority:
             for facts in found.loaded.authorities:
                 fields: dict[str, Any] = {"file": source.ca_file, "name": facts.subject}
-                fields["not_after"] = round(facts.not_after)
+                fields["not_after"] = _iso(facts.not_after)
                 self._events.info(Event.CERTIFICATE_ISSUED, **fields, why="there was no authority")
         if found.issued is not None:
             event = Event.CERTIFICATE_RENEWED if found.renewed else Event.CERTIFICATE_ISSUED
@@ -198,7 +200,6 @@ class CertificateKeeper:
     def _warn(self, kept: Kept) -> None:
         """What peers refuse, or will soon: told at once and again each hour."""
         from charon.identity.renewal import expires_soon
-        from charon.identity.spiffe import ago
 
         now = self._clock.wall()
         loaded = kept.found.loaded
@@ -209,7 +210,7 @@ class CertificateKeeper:
             if problem is not None or expires_soon(facts, now):
                 key = f"{file} {facts.serial} {problem is None}"
                 level = "warning" if problem is None else "error"
-                text = f"{file}: {problem or 'the certificate expires in ' + ago(facts.not_after - now)}"
+                text = f"{file}: {problem or 'the certificate expires in ' + in_words(facts.not_after - now)}"
                 self._tell(kept, text, Event.CERTIFICATE_EXPIRING, level, key, **_row(file, facts, now))
 
     def _tell(self, kept: Kept, text: str, event: str, level: str, key: str | None = None, **fields: Any) -> None:
@@ -273,8 +274,12 @@ def _fields(source: MaterialSource, leaf: Facts | None) -> dict[str, Any]:
         "file": _file(source),
         "identity": leaf.identity,
         "serial": f"{leaf.serial:x}",
-        "not_after": round(leaf.not_after),
+        "not_after": _iso(leaf.not_after),
     }
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _row(file: str | None, facts: Facts, now: float) -> dict[str, Any]:
@@ -285,5 +290,5 @@ def _row(file: str | None, facts: Facts, now: float) -> dict[str, Any]:
         "names": list(facts.names),
         "serial": f"{facts.serial:x}",
         "not_after": round(facts.not_after),
-        "days_left": round(facts.days_left(now), 2),
+        "days_left": round(facts.days_left(now), 4),
     }

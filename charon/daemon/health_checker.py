@@ -67,14 +67,14 @@ class HealthChecker:
     def __repr__(self) -> str:
         return f"<HealthChecker endpoints={len(self._targets)} under way={len(self._pool)}>"
 
-    def watch(self, services: Mapping[str, ServiceSpec], materials: Mapping[str, TlsMaterial] | None = None) -> None:
+    def watch(self, services: Mapping[str, ServiceSpec], materials: Mapping[str, TlsMaterial]) -> None:
         """Probe the endpoints of ``services`` whose checks are on, and no others. What is known of those kept stays.
 
         Where a service is spoken to under TLS so is the probe, with ``materials``. Raises ValueError, and changes
         nothing, when one of those cannot be used.
         """
         specs = {spec.tls for spec in services.values() if spec.tls is not None and spec.health_check is not None}
-        contexts = self._contexts.clients(specs, materials or {})
+        contexts = self._contexts.clients(specs, materials)
         checked = [spec for spec in services.values() if spec.health_check is not None]
         wanted = {(spec.name, endpoint.name): (spec, endpoint) for spec in checked for endpoint in spec.endpoints}
         for key in [key for key in self._targets if key not in wanted]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from time import monotonic
 
 from charon.base.names import Event, Metric
-from charon.config.snapshot import EndpointSpec, ServiceSpec
+from charon.config.snapshot import EndpointSpec, ServiceSpec, TlsMaterial
 from charon.daemon.health_checker import HealthChecker
 from charon.shared.rows import NO_ROW, Rows
 from charon.shared.state import EndpointState
@@ -35,15 +35,18 @@ class Shared:
         self._services: dict[str, ServiceSpec] = {}
         self.checker = HealthChecker(self._probed)
 
-    def assign(self, services: Mapping[str, ServiceSpec]) -> dict[str, ServiceSpec]:
-        """``services`` with their rows, which they keep for as long as they are there; their probes follow."""
+    def assign(
+        self, services: Mapping[str, ServiceSpec], materials: Mapping[str, TlsMaterial]
+    ) -> dict[str, ServiceSpec]:
+        """``services`` with their rows, which they keep for as long as they are there; their probes follow, under TLS
+        with ``materials`` where traffic is."""
         keys = {(service.name, endpoint.name) for service in services.values() for endpoint in service.endpoints}
         self._rows.retain(keys)
         self._service_rows.retain(services.keys())
         for key in [key for key in self._states if key not in keys]:
             del self._states[key]
         self._services = {name: self._with_rows(service) for name, service in services.items()}
-        self.checker.watch(self._services)
+        self.checker.watch(self._services, materials)
         return self._services
 
     def _with_rows(self, service: ServiceSpec) -> ServiceSpec:

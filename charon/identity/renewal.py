@@ -44,7 +44,7 @@ def why_issue(plan: IssuePlan, loaded: Loaded, now: float) -> str | None:
     """Why another certificate takes the place of ``loaded`` where the authority is at hand; None when it is good."""
     leaf = loaded.leaf
     if leaf is None:
-        return "there is none"
+        return "there was none"
     if leaf.identity != plan.identity:
         return f"it has the identity {leaf.identity}"
     missing = [name for name in plan.dns_names if name not in leaf.names]

@@ -9,6 +9,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from charon.base.errors import CertificateError
 from charon.base.identities import identity_problem, trust_domain_problem
+from charon.base.units import in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,9 @@ class Facts:
     def validity_problem(self, now: float) -> str | None:
         """Why the certificate is not valid at ``now``; None when it is."""
         if now >= self.not_after:
-            return f"the certificate has expired {ago(now - self.not_after)} ago"
+            return f"the certificate has expired {in_words(now - self.not_after)} ago"
         if now < self.not_before:
-            return f"the certificate is not valid before {ago(self.not_before - now)} from now"
+            return f"the certificate is not valid before {in_words(self.not_before - now)} from now"
         return None
 
 
@@ -86,16 +87,6 @@ def issued_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):
         return False
     return True
-
-
-def ago(seconds: float) -> str:
-    """A time for people, in its largest fitting unit: ``3 days``, ``7 hours``, ``1 minute``."""
-    for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60)):
-        count = int(seconds // size)
-        if count >= (2 if unit != "minute" else 1):
-            return f"{count} {unit}s" if count != 1 else f"{count} {unit}"
-    count = max(1, int(seconds))
-    return f"{count} seconds" if count != 1 else "1 second"
 
 
 def _alternative_names(cert: x509.Certificate) -> x509.SubjectAlternativeName | None:

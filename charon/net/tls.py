@@ -46,7 +46,7 @@ _REASONS: Final = {
     "PACKET_LENGTH_TOO_LONG": "not_tls",
 }
 
-# Alerts about our certificate, or the lack of one: the peer ends the handshake over them, after what TLS 1.3 lets us send already.
+# Alerts about our certificate, or the lack of one. In TLS 1.3 they come when our own side of the handshake is done.
 _REFUSALS: Final = ("UNKNOWN_CA", "ACCESS_DENIED", "CERTIFICATE", "DECRYPT_ERROR", "HANDSHAKE_FAILURE")
 
 OTHER: Final = "bad_handshake"

@@ -44,7 +44,19 @@ class TlsStream(Stream):
     ``received`` and ``sent`` count the bytes inside. ``peer_identity`` is None where the peer has shown no certificate.
     """
 
-    __slots__ = ("_ahead", "_ended", "_finished", "_flushing", "_in", "_out", "_rest", "_ssl", "_via", "peer_identity", "resumed")
+    __slots__ = (
+        "_ahead",
+        "_ended",
+        "_finished",
+        "_flushing",
+        "_in",
+        "_out",
+        "_rest",
+        "_ssl",
+        "_via",
+        "peer_identity",
+        "resumed",
+    )
 
     splices = False
 
