@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from errno import ECONNRESET
 
@@ -66,10 +66,10 @@ class Pair:
 
 
 @pytest.fixture
-def pair(wires: Wires) -> Iterator[Pair]:
+def pair(wires: Wires) -> Pair:
     pair = Pair(wires, server(), client(SHOP, "spiffe://example.org/web"))
     assert pair.errors == {}
-    yield pair
+    return pair
 
 
 def test_bytes_go_both_ways_and_are_counted_without_what_tls_adds(pair: Pair) -> None:
