@@ -44,6 +44,7 @@ def service_spec(root: Root, name: str = "") -> ServiceSpec:
         retry=retry_spec(service_retry(root, name)),
         bulkhead=_bulkhead(shared.overridden_by(service.limits)),
         timeouts=_timeouts(service),
+        proxy_header={None: 0, "v1": 1, "v2": 2}[service.proxy_protocol],
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from charon.config.certificates import PUBLIC, MaterialSource, UpstreamTls
+from charon.config.interception import InterceptSpec
 from charon.config.registry import Target
 from charon.config.snapshot import ListenerSpec, LoggingSpec, ServiceSpec, Snapshot, TlsMaterial
 
@@ -25,7 +26,7 @@ class Settings:
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
     file from another. ``workers`` is a number; ``drain_timeout`` and ``worker_timeout`` are in seconds.
-    ``certificates`` are the sources of ``Snapshot.materials``, by name.
+    ``certificates`` are the sources of ``Snapshot.materials``, by name. ``intercept`` is None where it is off.
     """
 
     file: str
@@ -42,6 +43,7 @@ class Settings:
     digest: str
     upstream_tls: UpstreamTls = field(default_factory=UpstreamTls)
     certificates: Mapping[str, MaterialSource] = field(default_factory=dict)
+    intercept: InterceptSpec | None = None
 
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
         """The keys of ``changed`` that differ and cannot be put in force while Charon runs."""
@@ -75,6 +77,7 @@ class Settings:
             admin_socket=self.admin_socket,
             instance_id=instance_id,
             materials={PUBLIC: TlsMaterial("public"), **(materials or {})},
+            mark=0 if self.intercept is None else self.intercept.mark,
         )
 
     def _treated(self, name: str, found: ServiceSpec) -> ServiceSpec:

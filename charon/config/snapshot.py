@@ -186,7 +186,8 @@ class BulkheadSpec:
 class ServiceSpec:
     """A named set of endpoints and how they are treated. ``known`` is false when the registry does not (or no longer)
     hold the name. ``breaker``, ``health_check`` and ``passive`` are None where they are off. ``https``: its addresses
-    are written so, which ``tls`` takes into account."""
+    are written so, which ``tls`` takes into account. ``proxy_header`` is the version of the PROXY header that
+    connections begin with, 0 for none."""
 
     name: str
     endpoints: tuple[EndpointSpec, ...]
@@ -199,6 +200,7 @@ class ServiceSpec:
     timeouts: TimeoutOverrides | None = None
     tls: ClientTlsSpec | None = None
     https: bool = False
+    proxy_header: int = 0
     known: bool = True
     row: int = -1
 
@@ -272,7 +274,8 @@ class Timeouts:
     request to the head of the final response. ``request``: the whole exchange. ``idle``: a connection, or a body in
     either direction, with no byte moving. ``client_header``: from the first byte of a request head to its last.
     ``client_fin``: how long an unanswered request goes on after its client closed its sending side.
-    ``tls_handshake``: from a connection to the end of its handshake, or to its whole ClientHello.
+    ``tls_handshake``: from a connection to the end of its handshake, or to its whole ClientHello. ``detect``: how long
+    it may be open what a client speaks.
     """
 
     connect: float = 5.0
@@ -282,6 +285,7 @@ class Timeouts:
     client_header: float = 10.0
     client_fin: float = 0.5
     tls_handshake: float = 10.0
+    detect: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +314,9 @@ class ListenerSpec:
 
     ``address`` is as configured (``:8080``, ``127.0.0.1:8080``, ``[::]:8080``, ``unix:/path``). ``default_service``
     is used where no route matches. ``metrics_path`` is None where metrics are not answered on this listener.
+    ``direction`` is ``outbound`` or ``inbound`` where connections are carried to their original destination; those that
+    belong to no service only where ``passthrough`` is true. ``opaque_ports`` are ranges of destination ports where the
+    first bytes are not looked at. ``accept_proxy`` are the networks whose connections begin with a PROXY header.
     """
 
     name: str
@@ -326,6 +333,10 @@ class ListenerSpec:
     trusted_proxies: tuple[str, ...] = ()
     tls: ServerTlsSpec | None = None
     access: AccessSpec | None = None
+    direction: str | None = None
+    passthrough: bool = True
+    opaque_ports: tuple[tuple[int, int], ...] = ()
+    accept_proxy: tuple[str, ...] = ()
 
     def needs_new_server(self, changed: ListenerSpec) -> bool:
         """Whether a worker has to open the listener anew to follow ``changed``; all else it takes over as it stands."""
@@ -344,7 +355,8 @@ class LoggingSpec:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a worker does, as of ``generation`` (counts up with every change)."""
+    """Everything a worker does, as of ``generation`` (counts up with every change). ``mark`` is what connections that
+    are opened bear for the kernel's rules, 0 for none."""
 
     generation: int
     listeners: tuple[ListenerSpec, ...]
@@ -354,3 +366,4 @@ class Snapshot:
     drain_timeout: float = 30.0
     admin_socket: str = ""
     instance_id: str = ""
+    mark: int = 0

@@ -41,7 +41,7 @@ class Peers(NamedTuple):
 
 
 class Header(NamedTuple):
-    """A whole header. ``peers`` is None where it says that the connection is the proxy's own, or not of a known kind."""
+    """A whole header. ``peers`` is None where it says that the connection is the proxy's own, or of no known kind."""
 
     peers: Peers | None
 

@@ -97,6 +97,7 @@ def test_the_defaults(folder: Folder) -> None:
         "client_header": 10.0,
         "client_fin": 0.5,
         "tls_handshake": 10,
+        "detect": 0.2,
     }
     assert listener.limits.model_dump() == {
         "max_connections": 10_000,
@@ -129,7 +130,7 @@ def test_every_value_that_is_given_is_used(folder: Folder) -> None:
         protocol: tcp
         target_service_addr: http://[::1]:9091
         timeouts: {connect: 250ms, response_headers: 3, request: 1m, idle: 1h30m, client_header: "5", client_fin: 0,
-                   tls_handshake: 2s}
+                   tls_handshake: 2s, detect: 3s}
         limits: {max_connections: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 10MB}
         logging: {level: WARN, format: console, environment: development, file: logs/c.log, access_log: off}
         metrics: {path: /m, on_listeners: no}
@@ -148,6 +149,7 @@ def test_every_value_that_is_given_is_used(folder: Folder) -> None:
         "client_header": 5,
         "client_fin": 0,
         "tls_handshake": 2,
+        "detect": 3,
     }
     assert listener.limits.max_body_bytes == 10_000_000
     assert config.root.logging.level == "warning"
@@ -329,7 +331,7 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
         ),
         (
             "target_service_addr: a:1\nroutes: [{sni: a.test, service: x}]",
-            "2: routes[0].sni: it is for tcp listeners, and http-8080 is none; give host",
+            "2: routes[0].sni: it is for tcp and auto listeners, and http-8080 is neither; give host",
         ),
         (
             "protocol: tcp\nroutes: [{sni: a.test, service: x, path: /x}]",

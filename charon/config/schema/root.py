@@ -84,4 +84,4 @@ class Root(Treatment, Traffic):
         "10s", "How long a worker may give no sign of life before it is ended and replaced."
     )
     tracing: Tracing = block(Tracing, "Distributed tracing.")
-    intercept: Intercept = block(Intercept, "Transparent interception.", live=False)
+    intercept: Intercept = block(Intercept, "Transparent interception.")
