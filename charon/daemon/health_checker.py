@@ -23,6 +23,7 @@ from charon.net.tasks import spawn
 from charon.net.tls import Contexts, EndpointTls, certified_name
 from charon.policy.health import Probe, first_delay, next_delay, observe
 from charon.wire.messages import HeadLimits, parse_response
+from charon.wire.proxy_protocol import header
 
 AT_ONCE = 128
 """Probes that may be under way at the same time."""
@@ -36,7 +37,7 @@ OnResult = Callable[[str, EndpointSpec, bool, str], None]
 class _Target:
     """One endpoint under watch. ``due`` is when it is probed next (monotonic seconds)."""
 
-    __slots__ = ("due", "endpoint", "probe", "service", "spec", "tls", "watched")
+    __slots__ = ("due", "endpoint", "hello", "probe", "service", "spec", "tls", "watched")
 
     def __init__(self, service: str, endpoint: EndpointSpec, spec: HealthCheckSpec, due: float) -> None:
         self.service = service
@@ -44,6 +45,7 @@ class _Target:
         self.spec = spec
         self.due = due
         self.tls: EndpointTls | None = None
+        self.hello = b""
         self.probe: Probe | None = None
         self.watched = True
 
@@ -90,6 +92,7 @@ class HealthChecker:
                 heapq.heappush(self._heap, target)
             target.endpoint = endpoint
             target.spec = check
+            target.hello = header(service.proxy_header, None) if service.proxy_header else b""
             target.tls = None if service.tls is None else contexts[service.tls].to(certified_name(endpoint))
         self._wake.set()
 
@@ -122,7 +125,7 @@ class HealthChecker:
         spec = target.spec
         began = monotonic()
         try:
-            problem = probe(target.endpoint, spec, target.tls)
+            problem = probe(target.endpoint, spec, target.tls, target.hello)
             if target.watched:
                 self._conclude(target, problem)
         finally:  # whatever has happened, it is probed again
@@ -139,14 +142,16 @@ class HealthChecker:
             self._on_result(target.service, target.endpoint, target.probe.healthy, problem or "ok")
 
 
-def probe(endpoint: EndpointSpec, spec: HealthCheckSpec, tls: EndpointTls | None = None) -> str | None:
-    """Ask one endpoint once, within ``spec.timeout``; under ``tls`` where that is given.
+def probe(
+    endpoint: EndpointSpec, spec: HealthCheckSpec, tls: EndpointTls | None = None, hello: bytes = b""
+) -> str | None:
+    """Ask one endpoint once, within ``spec.timeout``; under ``tls`` where that is given, ``hello`` before it.
 
     Returns why it is not well, or None when it is.
     """
     cutoff = monotonic() + spec.timeout
     try:
-        stream = dial(endpoint.candidates, spec.timeout, tls=tls)
+        stream = dial(endpoint.candidates, spec.timeout, tls=tls, hello=hello)
     except ExchangeFailed as failure:
         return failure.detail or failure.reason.word
     try:

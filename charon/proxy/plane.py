@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from time import monotonic
 
-from charon.base.names import Event, Metric
+from charon.base.names import PASSTHROUGH, Event, Metric
 from charon.config.snapshot import ListenerSpec, Snapshot
 from charon.net.tls import Contexts, ServerTls
+from charon.proxy.passthrough import Passthrough
 from charon.proxy.service import Service, Services
 from charon.proxy.sharing import Sharing
 from charon.telemetry.access_log import AccessLog
@@ -15,7 +16,8 @@ from charon.telemetry.metrics import WorkerMetrics
 
 
 class DataPlane:
-    """One worker's view of the appliance. ``instance`` tells this Charon from others in ``Via``."""
+    """One worker's view of the appliance. ``instance`` tells this Charon from others in ``Via``; ``own_ports`` are
+    those that it listens on."""
 
     def __init__(self, events: EventLog, access_log: AccessLog, metrics: WorkerMetrics, sharing: Sharing) -> None:
         self.events = events
@@ -24,6 +26,8 @@ class DataPlane:
         self.sharing = sharing
         self.services = Services(sharing)
         self.contexts = Contexts()
+        self.passthrough = Passthrough(sharing)
+        self.own_ports: frozenset[int] = frozenset()
         self.instance = b""
         self.server_tls: dict[str, ServerTls] = {}
         self.draining = False
@@ -41,7 +45,9 @@ class DataPlane:
         self.server_tls = server_tls
         self.instance = snapshot.instance_id.encode("ascii")
         self.services.apply(snapshot.services, client_tls)
-        self.metrics.retain_upstreams((e.service, e.name) for e in self.services.endpoints())
+        self.services.index(wanted=any(spec.direction == "outbound" for spec in snapshot.listeners))
+        kept = [(e.service, e.name) for e in self.services.endpoints()]
+        self.metrics.retain_upstreams([*kept, (PASSTHROUGH, PASSTHROUGH)])
 
     def service(self, name: str) -> Service | None:
         return self.services.get(name)
@@ -49,7 +55,7 @@ class DataPlane:
     def rate_limited(self, limit: str, client: str, now: float) -> None:
         """Something was over ``limit``: count it, and say so at most once a second for each limit."""
         self.metrics.count(Metric.HTTP_RATE_LIMITED, (limit,))
-        if self._may_tell(limit, now):
+        if self.may_tell(limit, now):
             self.events.warning(Event.RATE_LIMITED, limit=limit, client=client)
 
     def handshake(self, listener: str, result: str) -> None:
@@ -59,12 +65,12 @@ class DataPlane:
     def handshake_failed(self, listener: str, reason: str, client: str, detail: str) -> None:
         """One that failed: counted, and told at most once a second for each listener and reason."""
         self.handshake(listener, reason)
-        if self._may_tell(f"tls {listener} {reason}", monotonic()):
+        if self.may_tell(f"tls {listener} {reason}", monotonic()):
             self.events.warning(
                 Event.TLS_HANDSHAKE_FAILED, listener=listener, reason=reason, client=client, error=detail
             )
 
-    def _may_tell(self, what: str, now: float) -> bool:
+    def may_tell(self, what: str, now: float) -> bool:
         """Whether a second has gone by since it was last told."""
         if now - self._told.get(what, 0.0) < 1.0:
             return False
@@ -76,6 +82,10 @@ class DataPlane:
         for endpoint in self.services.endpoints():
             endpoint.metrics.in_flight = endpoint.in_flight
             endpoint.metrics.pool_idle = len(endpoint.pool)
+        destinations = list(self.passthrough.endpoints())
+        if destinations:  # all of them have the same numbers
+            destinations[0].metrics.in_flight = sum(endpoint.in_flight for endpoint in destinations)
+            destinations[0].metrics.pool_idle = sum(len(endpoint.pool) for endpoint in destinations)
 
 
 def _alpn(spec: ListenerSpec) -> tuple[str, ...]:

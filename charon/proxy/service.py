@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from array import array
 from collections.abc import Collection, Iterator, Mapping
+from socket import AF_INET6, inet_ntop, inet_pton
 from time import monotonic
 
 from gevent.event import Event as Flag
@@ -91,6 +92,7 @@ class Service:
                 endpoint.state.follow(spec.breaker, spec.passive)
             endpoint.spec = wanted
             endpoint.slow_start = spec.balance.slow_start
+            endpoint.announce(spec.proxy_header)
             if spec.bulkhead is None and before.bulkhead is not None and endpoint.shared_in_flight is not None:
                 endpoint.shared_in_flight.clear()
             endpoints.append(endpoint)
@@ -211,11 +213,17 @@ def _budget(spec: ServiceSpec, sharing: Sharing) -> Budget:
     return Budget(spec.retry, windows[sharing.slot], windows)
 
 
+def _canonical(host: str) -> str:
+    """An IPv6 address as the kernel's are written; there is only one way to write an IPv4 one."""
+    return inet_ntop(AF_INET6, inet_pton(AF_INET6, host)) if ":" in host and "%" not in host else host
+
+
 class Services:
     """All services of this worker, by name (names keep their case)."""
 
     def __init__(self, sharing: Sharing) -> None:
         self._services: dict[str, Service] = {}
+        self._by_address: dict[tuple[str, int], str] = {}
         self._sharing = sharing
 
     def __iter__(self) -> Iterator[Service]:
@@ -238,6 +246,19 @@ class Services:
             elif service.spec != spec:
                 service.apply(spec)
             service.secure(None if spec.tls is None else tls[spec.tls])
+
+    def index(self, *, wanted: bool) -> None:
+        """Know services by the addresses of their endpoints from now on, or not. Of several the first one counts."""
+        self._by_address = {}
+        if wanted:
+            for service in self._services.values():
+                for endpoint in service.endpoints:
+                    for address in endpoint.spec.candidates:
+                        self._by_address.setdefault((_canonical(address.host), address.port), service.name)
+
+    def at(self, destination: tuple[str, int]) -> str | None:
+        """The service that has an endpoint at this address, as :meth:`index` knows it."""
+        return self._by_address.get(destination)
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Every endpoint of every service."""
