@@ -43,6 +43,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
         ],
         "services": supervisor.shared.status(),
         "certificates": supervisor.certificates.status(),
+        "interception": supervisor.interceptor.status(),
         "workers": workers,
     }
 

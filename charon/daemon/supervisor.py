@@ -19,12 +19,13 @@ from gevent.lock import Semaphore
 from charon import __version__
 from charon.base.clock import Clock, SystemClock
 from charon.base.errors import ConfigError, StartError
-from charon.base.names import Event, Metric
+from charon.base.names import PASSTHROUGH, Event, Metric
 from charon.config.reader import read_settings
 from charon.config.settings import Settings
 from charon.config.snapshot import ListenerSpec, Snapshot
 from charon.daemon.certificate_keeper import CertificateKeeper, Kept
 from charon.daemon.inheritance import Inheritance, stored_name
+from charon.daemon.interceptor import Interceptor
 from charon.daemon.listeners import ListenerSockets, Sockets, close_all
 from charon.daemon.notify import Notifier
 from charon.daemon.shared import Shared
@@ -100,6 +101,7 @@ class Supervisor:
         self._dropped = 0
         self._registry: RegistryFile | None = None
         self._directory = self._make_directory(settings)
+        self.interceptor = Interceptor(events, self.totals, self.listeners.addresses, lambda: self.workforce.serving)
         self.certificates = CertificateKeeper(events, self.totals, self.clock, self._services_changed)
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -144,6 +146,7 @@ class Supervisor:
         predecessor = self.inheritance.predecessor
         if predecessor is None:
             self._admin = self._serve_admin(self, None)
+        self.interceptor.check(settings)
         self.certificates.adopt(self.certificates.prepare(settings.certificates))
         self._directory.start()
         self.snapshot = self._compile(1)
@@ -162,6 +165,7 @@ class Supervisor:
         spawn("heartbeat", self._beat)
         if self._notifier.watchdog_seconds is not None:
             spawn("watchdog", self._feed_watchdog, self._notifier.watchdog_seconds / 3)
+        self.interceptor.follow(settings)
         self._notifier.ready(self._line())
         self.events.info(Event.PROXY_STARTED, version=__version__, workers=settings.workers, config=settings.file)
 
@@ -196,6 +200,7 @@ class Supervisor:
     def _finish(self) -> None:
         """Stop accepting, let the workers finish within the drain timeout, and clear up."""
         self.draining = True
+        self.interceptor.stop(handed_on=self._successor is not None)
         # First of all, so that nobody is queued whom no worker will take: theirs are the last copies from here on.
         # Unless a successor has them, or the service manager keeps them for the next start.
         self.listeners.close(for_good=self._successor is None and not self._notifier.present)
@@ -243,7 +248,8 @@ class Supervisor:
         services, materials = self._directory.services(), self.certificates.materials()
         snapshot = self.settings.snapshot(services, generation, self._instance, materials)
         snapshot = replace(snapshot, services=self.shared.assign(snapshot.services, snapshot.materials))
-        pairs = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
+        pairs = [(PASSTHROUGH, PASSTHROUGH)] if any(spec.direction for spec in self.settings.listeners) else []
+        pairs += [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
         self.totals.set_endpoints(pairs)
         return snapshot
 
@@ -279,6 +285,7 @@ class Supervisor:
             try:
                 wanted = read_settings(Path(self.settings.file))
                 certificates = self.certificates.prepare(wanted.certificates)
+                self.interceptor.check(wanted)
                 opened = self.listeners.prepare(wanted.listeners)
             except ConfigError as error:
                 problems = error.problems
@@ -310,6 +317,7 @@ class Supervisor:
         if fresh:
             self.workforce.open(fresh)
         self.workforce.wait_for(snapshot.generation)
+        self.interceptor.reload(settings)
         close_all(unneeded)
         self._keep_sockets(opened, unneeded)
         for spec in settings.listeners:
@@ -341,7 +349,8 @@ class Supervisor:
         with self._changing:
             if self._stop.is_set() or self._admin is None:
                 return "Charon is starting or stopping"
-            successor = Successor(self.settings.file, self._notifier.environment())
+            told = {**self._notifier.environment(), **self.interceptor.environment()}
+            successor = Successor(self.settings.file, told)
             self.events.info(Event.UPGRADE_STARTED, successor=successor.pid)
             problem = successor.prepare(self.listeners.open, self._admin.fileno(), self._stop)
             self.last_upgrade = {"ok": problem is None, "at": self.clock.wall(), "problem": problem}
@@ -374,6 +383,14 @@ class Supervisor:
         self.events.set_level(level)
         self.settings = replace(self.settings, logging=replace(self.settings.logging, level=level))
         self._services_changed()
+
+    def intercept(self, command: str) -> dict[str, Any]:
+        """``show``, ``up`` or ``down`` of the rules of interception. Raises StartError."""
+        if command == "up":
+            self.interceptor.up()
+        elif command == "down":
+            self.interceptor.down()
+        return self.interceptor.show()
 
     def _count_dropped(self) -> None:
         dropped = self.sink.dropped

@@ -96,6 +96,10 @@ class Totals(Collector):
         """Add to a counter. ValueError when ``name`` and ``labels`` are not those of one."""
         self._add_counter(_family(name, "counter", labels), labels, amount)
 
+    def counter(self, name: str) -> dict[Labels, float]:
+        """The series of a counter as they are now."""
+        return dict(self._counters.get(name, {}))
+
     def set_gauge(self, name: str, labels: Labels, value: float) -> None:
         """Set a gauge. ValueError when ``name`` and ``labels`` are not those of one."""
         family = _family(name, "gauge", labels)
