@@ -102,9 +102,8 @@ def _certificate(one: Mapping[str, Any], style: Style) -> tuple[Cell, ...]:
 def _interception(state: Mapping[str, Any], style: Style) -> list[str]:
     from charon.cli.terminal import Cell, columns
 
-    rules = Cell("rules up", style.green) if state["up"] else Cell("rules down", style.red)
-    on_stop = Cell(f"on stop {state['on_stop']}")
-    rows: list[tuple[Cell, ...]] = [(Cell(f"table {state['table']}"), rules, on_stop)]
+    rules = Cell("up", style.green) if state["up"] else Cell("down", style.red)
+    rows = [(Cell("rules"), rules), (Cell("on stop"), Cell(state["on_stop"]))]
     if state["trouble"]:
         rows.append((Cell("trouble"), Cell(state["trouble"], style.red)))
     for direction, results in sorted(state["connections"].items()):

@@ -49,14 +49,14 @@ class Host:
         """The standard output of a command that is run there, as ``user``. AssertionError when it fails."""
         done = subprocess.run(
             [*self.prefix, *as_user(user), *command],
-            input=text,
+            input=None if text is None else text.encode(),
             capture_output=True,
-            text=True,
             timeout=PATIENCE,
             check=False,
         )
-        assert not check or done.returncode == 0, f"{command} exits with {done.returncode}: {done.stderr}{done.stdout}"
-        return done.stdout
+        out = done.stdout.decode()
+        assert not check or done.returncode == 0, f"{command} exits with {done.returncode}: {done.stderr!r}\n{out}"
+        return out
 
     def nft(self, text: str) -> None:
         """Have ``text`` in force there."""
