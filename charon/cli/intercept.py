@@ -100,7 +100,7 @@ def _check(args: argparse.Namespace) -> int:
     from charon.intercept import kernel, rules
 
     running = _ask(args, "/api/intercept")
-    if running is not None and running["enabled"] and running["up"]:
+    if running is not None and running["enabled"]:
         problem = running["difference"]
     else:
         settings = _settings(args)

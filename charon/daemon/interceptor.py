@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import gevent
 from gevent import Greenlet
@@ -24,6 +24,7 @@ BEATS: Final = 3
 """Signs of life in the time for which one of them lasts: one or two may be late."""
 
 
+_T = TypeVar("_T")
 _LEFT: Final = "CHARON_INTERCEPT_TABLE"
 
 
@@ -45,6 +46,7 @@ class Interceptor:
         self._text = ""
         self._wanted = False
         self._trouble: str | None = None
+        self._quiet: set[str] = set()
         self._changing = Semaphore()
         self._beating: Greenlet[..., None] | None = None
         self._left = os.environ.pop(_LEFT, None)
@@ -73,7 +75,7 @@ class Interceptor:
             before = self._spec
             left, self._left = self._left, None
             if left is not None and (spec is None or spec.table != left):
-                kernel.remove(left)
+                kernel.load(rules.quiet(InterceptSpec(left, 0, True, 0)))  # the predecessor removes it when it ends
             wanted = before is None or self._wanted  # what an operator has taken away stays away
             if before is not None and (spec is None or spec.table != before.table):
                 self._take_away(before)
@@ -95,19 +97,34 @@ class Interceptor:
         """What a successor has to know: the table that it finds, and takes away where it has none of that name."""
         return {_LEFT: self._spec.table} if self._spec is not None and self._wanted else {}
 
-    def stop(self, *, handed_on: bool) -> None:
+    def release(self, *, handed_on: bool) -> None:
         """Charon is stopping: nothing is to be brought here any more, unless a successor takes it, or the rules are to
-        fail closed."""
+        fail closed. What has been brought goes on."""
         if self._beating is not None:
             self._beating.kill()
             self._beating = None
         with self._changing:
             spec = self._spec
-            if spec is not None and self._wanted and spec.fail_open and not handed_on:
-                try:
-                    self._take_away(spec)
-                except StartError as error:
-                    self._note(str(error))  # the kernel ends them by itself
+            if spec is not None and self._wanted and handed_on:
+                self._quiet.add(spec.table)  # unless the successor has rules there
+            elif spec is not None and self._wanted and spec.fail_open:
+                self._try(self._take_away, spec)
+
+    def stop(self) -> None:
+        """The last connection has ended: nothing of the tables without rules is needed any more."""
+        for table in self._quiet:
+            self._try(self._remove_quiet, table)
+
+    def _remove_quiet(self, table: str) -> None:
+        listed = kernel.listing(table)
+        if listed is not None and rules.is_quiet(listed):
+            kernel.remove(table)
+
+    def _try(self, step: Callable[[_T], None], what: _T) -> None:
+        try:
+            step(what)
+        except StartError as error:
+            self._note(str(error))  # there is no second chance, but rules that fail open end by themselves
 
     # -- what an operator says ----------------------------------------------------------------------------------
 
@@ -132,7 +149,9 @@ class Interceptor:
         text = rules.table(spec, self._place())
         found = kernel.listing(spec.table)
         change = rules.difference(text, found)
-        if change is None and found is not None and not rules.in_force(found):
+        if not self._wanted:
+            change = None if found is None or rules.is_quiet(found) else "there are rules, and none are wanted"
+        elif change is None and found is not None and not rules.in_force(found):
             change = "the rules are there, but not in force: there was no sign of life in time"
         return {"enabled": True, "up": self._wanted, "table": spec.table, "rules": text, "difference": change}
 
@@ -157,14 +176,16 @@ class Interceptor:
     def _put_up(self, spec: InterceptSpec) -> None:
         self._text = rules.table(spec, self._place())
         kernel.load(self._text)
+        self._quiet.discard(spec.table)
         if not self._wanted:
             self._events.info(Event.INTERCEPT_UP, table=spec.table, on_stop="open" if spec.fail_open else "closed")
         self._wanted = True
         self._note(None)
 
     def _take_away(self, spec: InterceptSpec) -> None:
-        there = kernel.remove(spec.table)
-        if self._wanted and there:
+        kernel.load(rules.quiet(spec))
+        self._quiet.add(spec.table)
+        if self._wanted:
             self._events.info(Event.INTERCEPT_DOWN, table=spec.table)
         self._wanted = False
         self._note(None)

@@ -200,7 +200,7 @@ class Supervisor:
     def _finish(self) -> None:
         """Stop accepting, let the workers finish within the drain timeout, and clear up."""
         self.draining = True
-        self.interceptor.stop(handed_on=self._successor is not None)
+        self.interceptor.release(handed_on=self._successor is not None)
         # First of all, so that nobody is queued whom no worker will take: theirs are the last copies from here on.
         # Unless a successor has them, or the service manager keeps them for the next start.
         self.listeners.close(for_good=self._successor is None and not self._notifier.present)
@@ -219,6 +219,7 @@ class Supervisor:
             progress = spawn("progress", self._tell_progress)
             self.workforce.drain(timeout, self._hurry)
             progress.kill()
+        self.interceptor.stop()
         if self._admin is not None and self._successor is None:
             self._admin.stop(timeout=1.0)
         self.events.info(Event.STOPPED)

@@ -8,6 +8,10 @@ is: they accept nothing, drop nothing and change no other table.
 ``alive``, which the kernel removes after ``hold`` seconds unless Charon puts it there anew. However Charon comes to its
 end, the rules then match nothing any more.
 
+**Why a table goes in two steps.** What has been redirected goes on being translated only as long as the kernel has a
+chain of type nat and a rule that needs its records of connections. So a table is first left without redirects
+(:func:`quiet`), and removed when the connections have ended.
+
 Every rule has a comment with a digest of all of them and its number, by which a later look knows whether what is in the
 kernel is what was put there (:func:`difference`).
 """
@@ -30,6 +34,7 @@ BEFORE_OTHERS: Final = -101
 """The priority of both chains: one before where destination NAT is usually done, so that ours is asked first."""
 
 _ALIVE: Final = "meta l4proto @alive "
+_QUIET: Final = 'comment "charon:quiet"'
 _COMMENT: Final = re.compile(r'comment "charon:([0-9a-f]{12}):([0-9]+)"')
 
 
@@ -78,7 +83,7 @@ def table(spec: InterceptSpec, place: Place) -> str:
     if spec.inbound is not None:
         chains.append(("inbound", "prerouting", list(_inbound(spec, spec.inbound, place))))
     digest = _digest(spec, chains)
-    lines = [f"add table inet {spec.table}", f"delete table inet {spec.table}", f"table inet {spec.table} {{"]
+    lines = _beginning(spec)
     if spec.fail_open:
         lines += [
             "\tset alive {",
@@ -89,12 +94,36 @@ def table(spec: InterceptSpec, place: Place) -> str:
         ]
     number = 0
     for name, hook, rules in chains:
-        lines += [f"\tchain {name} {{", f"\t\ttype nat hook {hook} priority {BEFORE_OTHERS}; policy accept;"]
+        lines += [f"\tchain {name} {{", f"\t\t{_chain(hook)}"]
         for rule in rules:
             lines.append(f'\t\t{rule} comment "charon:{digest}:{number}"')
             number += 1
         lines.append("\t}")
     return "\n".join([*lines, "}", ""])
+
+
+def quiet(spec: InterceptSpec) -> str:
+    """The table without a redirect: nothing is taken any more, what has been taken goes on."""
+    lines = _beginning(spec)
+    for name, hook in (("outbound", "output"), ("inbound", "prerouting")):
+        # It matches nothing, as these chains see first packets only; it is there to need the records.
+        rule = f"ct state established return {_QUIET}"
+        lines += [f"\tchain {name} {{", f"\t\t{_chain(hook)}", f"\t\t{rule}", "\t}"]
+    return "\n".join([*lines, "}", ""])
+
+
+def is_quiet(listed: str) -> bool:
+    """Whether a listing of the table has no rule that does anything."""
+    return all(_QUIET in line for line in listed.splitlines() if _is_rule(line))
+
+
+def _beginning(spec: InterceptSpec) -> list[str]:
+    # In one transaction: the chains that go away are gone only when those that come are there.
+    return [f"add table inet {spec.table}", f"delete table inet {spec.table}", f"table inet {spec.table} {{"]
+
+
+def _chain(hook: str) -> str:
+    return f"type nat hook {hook} priority {BEFORE_OTHERS}; policy accept;"
 
 
 def sign_of_life(spec: InterceptSpec) -> str:
