@@ -46,7 +46,7 @@ class TlsStream(Stream):
 
     __slots__ = (
         "_ahead",
-        "_ended",
+        "_at_hand",
         "_finished",
         "_flushing",
         "_in",
@@ -65,7 +65,7 @@ class TlsStream(Stream):
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._ssl: Any = None  # ssl.SSLObject
-        self._ended = False  # the peer has announced it
+        self._at_hand = False  # there may be something to read without the socket, be it the end
         self._ahead = b""  # read, decrypted, and not asked for yet
         self._rest = b""  # ciphertext that the socket has not taken
         self._flushing = False
@@ -89,6 +89,7 @@ class TlsStream(Stream):
         self._in.write(data)
         self._ssl = tls.context.wrap_bio(self._in, self._out, server_side=True)
         self._shake(timeout)
+        self._at_hand = self._in.pending > 0  # the first request has come along
         # A server's tickets go with its first answer: one system call, and one packet, less.
         self._rest = self._out.read()
         if tls.asks:
@@ -101,6 +102,7 @@ class TlsStream(Stream):
         self.cutoff = monotonic() + timeout
         self._ssl = tls.context.wrap_bio(self._in, self._out, server_hostname=tls.server_name, session=tls.session)
         self._shake(timeout)
+        self._at_hand = self._in.pending > 0
         self._flush_all(timeout)
         self._identify()
         assert self.peer_identity is not None  # a client's context always asks for a certificate
@@ -155,20 +157,21 @@ class TlsStream(Stream):
         """Bytes at hand, ``b""`` at the announced end, None when more ciphertext is needed."""
         try:
             data: bytes = self._ssl.read(size)
+            self._at_hand = not data or len(data) == size
             if data and self._in.pending:
                 data += self._decrypt_more(size - len(data))
         except _WANTS:
             data = None  # type: ignore[assignment]
+            self._at_hand = False
         except ssl.SSLZeroReturnError:
             data = b""
+            self._at_hand = True
         except ssl.SSLError as error:
             self._try_to_flush()
             raise tls_error(error) from None
         if self._out.pending:
             self._try_to_flush()  # an answer of TLS's own, to a key update for one
-        if not data:
-            self._ended = data is not None
-        elif self._via is not None:
+        if data and self._via is not None:
             self._keep_session(self._via)
         return data
 
@@ -180,11 +183,11 @@ class TlsStream(Stream):
                 piece = self._ssl.read(size)
             except (*_WANTS, ssl.SSLZeroReturnError):
                 break
-            if not piece:
-                self._ended = True
-                break
             pieces.append(piece)
             size -= len(piece)
+            if not piece or not size:
+                self._at_hand = True
+                break
         return b"".join(pieces)
 
     def _keep_session(self, via: EndpointTls) -> None:
@@ -220,12 +223,27 @@ class TlsStream(Stream):
 
     def read_later(self, patience: float, size: int = READ_SIZE) -> bytes:
         """As for a plain stream."""
-        if not (self._ahead or self._in.pending or self._ssl.pending() or self._ended):
-            self._wait_to_read(patience)
+        # Written out, as there: it is run for every request.
+        if not self._at_hand:
+            if self.fault is not None:
+                raise self.fault
+            deadline = monotonic() + patience
+            if deadline > self.cutoff:
+                deadline = self.cutoff
+            self.deadline = deadline
+            if deadline < self.looked_at:
+                self._deadlines.schedule(self)
+            self._turns = 0
+            self._hub.wait(self._reader)
             try:
-                self._feed(self._recv(READ_SIZE))
+                raw = self._recv(READ_SIZE)
             except BlockingIOError:
-                pass
+                return self.read(patience, size)
+            self._feed(raw)
+            data = self._decrypt(size)
+            if data is not None:
+                self.received += len(data)
+                return data
         return self.read(patience, size)
 
     def read_ready(self, patience: float) -> None:
@@ -252,13 +270,12 @@ class TlsStream(Stream):
             return Peer.OPEN
         self.received += len(data)
         self._ahead = data
+        self._at_hand = True
         return Peer.OPEN if data else Peer.ENDED
 
     def quiet(self) -> bool:
         """As for a plain stream; a session ticket that has come is no unread byte."""
-        if self._ahead or self._in.pending or self._ssl.pending() or self._ended:
-            return False
-        if super().quiet():
+        if not self._at_hand and super().quiet():
             return True
         return not self._reader.active and self._look_ahead() is Peer.OPEN and not self._ahead
 
@@ -325,9 +342,10 @@ class TlsStream(Stream):
 
     def _announce_end(self) -> None:
         """Put close_notify into the ciphertext."""
-        # It also makes OpenSSL look for the peer's, and take data for a fault: so data is read before.
-        if self._in.pending and not self._ahead:
+        # That makes OpenSSL look for the peer's too, and take data for a fault: so data is read before.
+        if self._at_hand and not self._ahead:
             self._ahead = self._decrypt(READ_SIZE) or b""
+            self._at_hand = True
             self.received += len(self._ahead)
         try:
             self._ssl.unwrap()
