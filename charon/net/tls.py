@@ -205,8 +205,6 @@ def _prepare(context: ssl.SSLContext, min_version: str, material: TlsMaterial, *
     """What both sides have in common."""
     context.minimum_version = _VERSIONS[min_version]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    # OpenSSL 3 lets a peer that vanishes pass for one that has ended unless told otherwise; Python does not tell it.
-    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.set_ciphers(_CIPHERS)
     # What the operator trusts is trusted, be it a root or an authority below one.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
