@@ -297,12 +297,12 @@ class Supervisor:
         before = self.settings
         waiting = before.needs_restart(wanted)
         self.settings = settings = wanted.keeping(before, waiting)
+        self.certificates.adopt(certificates)  # at once: whatever snapshot comes next names them
         if (settings.static_services, settings.registry_file) != (before.static_services, before.registry_file):
             old, directory = self._directory, self._make_directory(settings)
             directory.start()
             self._directory = directory
             old.stop()
-        self.certificates.adopt(certificates)
         unneeded = self.listeners.adopt(settings.listeners, opened)
         snapshot = self._next_snapshot()
         fresh = _to_open(before.listeners, settings.listeners)
