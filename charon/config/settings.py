@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from charon.config.registry import Target
-from charon.config.snapshot import ListenerSpec, LoggingSpec, ServiceSpec, Snapshot
+from charon.config.snapshot import EndpointSpec, ListenerSpec, LoggingSpec, ServiceSpec, Snapshot
 
 _RESTART = {"workers": "workers", "admin.socket": "admin_socket"}
 """Keys that are read at start only, and the fields that hold them."""
@@ -54,19 +54,18 @@ class Settings:
         return replace(self, **kept)
 
     def snapshot(self, services: Mapping[str, ServiceSpec], generation: int, instance_id: str) -> Snapshot:
-        """What workers are told, with ``services`` as they are resolved now. A service that is named and not among
-        them stays a name: its requests are answered with `unknown_service`."""
+        """What workers are told, with ``services`` as :meth:`treated` gives them. A service that is named and not
+        among them stays a name: its requests are answered with `unknown_service`."""
         return Snapshot(
             generation=generation,
             listeners=self.listeners,
-            services={name: self._treated(name, spec) for name, spec in services.items()},
+            services=services,
             logging=self.logging,
             drain_timeout=self.drain_timeout,
             admin_socket=self.admin_socket,
             instance_id=instance_id,
         )
 
-    def _treated(self, name: str, found: ServiceSpec) -> ServiceSpec:
-        """The endpoints that were found, with the settings that are meant for them."""
-        settings = self.service_settings.get(name, self.default_service)
-        return replace(settings, name=name, endpoints=found.endpoints, known=found.known)
+    def treated(self, name: str, endpoints: tuple[EndpointSpec, ...], row: int = -1) -> ServiceSpec:
+        """The service ``name`` with the endpoints that were found, and the settings that are meant for it."""
+        return replace(self.service_settings.get(name, self.default_service), name=name, endpoints=endpoints, row=row)

@@ -9,7 +9,6 @@ import os
 import secrets
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
@@ -23,6 +22,7 @@ from charon.base.clock import Clock, SystemClock
 from charon.base.errors import ConfigError, StartError
 from charon.base.names import Event, Metric
 from charon.config.reader import read_settings
+from charon.config.service_table import ServiceTable
 from charon.config.settings import Settings
 from charon.config.snapshot import ListenerSpec, Snapshot
 from charon.daemon.listeners import ListenerSockets, Sockets, close_all
@@ -194,8 +194,8 @@ class Supervisor:
         return Directory(sources, resolver, self._services_changed, self.events, spawn)
 
     def _compile(self, generation: int) -> Snapshot:
-        snapshot = self.settings.snapshot(self._directory.services(), generation, self._instance)
-        snapshot = replace(snapshot, services=self._shared.assign(snapshot.services))
+        services = self._shared.assign(self._directory.services(), self.settings)
+        snapshot = self.settings.snapshot(ServiceTable(services), generation, self._instance)
         pairs = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
         self.totals.set_endpoints(pairs)
         return snapshot
