@@ -49,9 +49,10 @@ class Address:
         return not self.is_unix and _ip(self.host) is not None
 
     def __str__(self) -> str:
-        if self.is_unix:
-            return f"unix:{self.host}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        host = self.host
+        if ":" in host or host.startswith("/"):
+            return f"unix:{host}" if self.is_unix else f"[{host}]:{self.port}"
+        return f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

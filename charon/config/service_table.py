@@ -9,20 +9,12 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
-from operator import attrgetter
-from typing import Any, Final
+from typing import Any
 
-from charon.config.snapshot import EndpointSpec, ServiceSpec, SocketAddress
-
-_OWN: Final = ("name", "endpoints", "known", "row")
-"""Fields that are each service's own; all others are how it is treated."""
-
-_SHARED: Final = tuple(field.name for field in fields(ServiceSpec) if field.name not in _OWN)
-_treatment: Final = attrgetter(*_SHARED)
+from charon.config.snapshot import TREATMENT, EndpointSpec, ServiceSpec, SocketAddress, treatment
 
 _Treatment = tuple[Any, ...]
-_Packed = tuple[tuple[_Treatment, ...], dict[str, bytes]]
+_Packed = tuple[list[_Treatment], dict[str, bytes]]
 
 
 class ServiceTable(Mapping[str, ServiceSpec]):
@@ -64,12 +56,12 @@ class PackedServices(Mapping[str, ServiceSpec]):
 
     def __getitem__(self, name: str) -> ServiceSpec:
         number, known, row, endpoints = pickle.loads(self._records[name])  # noqa: S301 - as above
-        treatment = dict(zip(_SHARED, self._treatments[number], strict=True))
         found = tuple(
             EndpointSpec(name, tuple(SocketAddress(*address) for address in addresses), *rest)
             for name, addresses, *rest in endpoints
         )
-        return ServiceSpec(name=name, endpoints=found, known=known, row=row, **treatment)
+        treated = dict(zip(TREATMENT, self._treatments[number], strict=True))
+        return ServiceSpec(name=name, endpoints=found, known=known, row=row, **treated)
 
     def __contains__(self, name: object) -> bool:
         return name in self._records
@@ -94,14 +86,15 @@ def unchanged(name: str, before: Mapping[str, ServiceSpec], after: Mapping[str, 
 def _pack(specs: Mapping[str, ServiceSpec]) -> _Packed:
     treatments: list[_Treatment] = []
     records: dict[str, bytes] = {}
-    number, last = -1, None
+    number = -1
+    last: _Treatment | None = None
     for name, spec in specs.items():
-        treatment = _treatment(spec)
-        if treatment != last:  # nearly always the very same objects, which takes no look inside
-            if treatment not in treatments:
-                treatments.append(treatment)
-            number, last = treatments.index(treatment), treatment
+        treated = treatment(spec)
+        if treated != last:  # nearly always the very same objects, which takes no look inside
+            if treated not in treatments:
+                treatments.append(treated)
+            number, last = treatments.index(treated), treated
         # As plain tuples: a record that named its classes would be three times as long.
         endpoints = [(name, [tuple(a) for a in addresses], *rest) for name, addresses, *rest in spec.endpoints]
         records[name] = pickle.dumps((number, spec.known, spec.row, endpoints), protocol=pickle.HIGHEST_PROTOCOL)
-    return tuple(treatments), records
+    return treatments, records

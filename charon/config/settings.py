@@ -7,11 +7,13 @@ which hands back a :class:`Settings`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from charon.config.registry import Target
 from charon.config.snapshot import EndpointSpec, ListenerSpec, LoggingSpec, ServiceSpec, Snapshot
+
+Treat = Callable[[str, tuple[EndpointSpec, ...], int], ServiceSpec]
 
 _RESTART = {"workers": "workers", "admin.socket": "admin_socket"}
 """Keys that are read at start only, and the fields that hold them."""
@@ -54,7 +56,7 @@ class Settings:
         return replace(self, **kept)
 
     def snapshot(self, services: Mapping[str, ServiceSpec], generation: int, instance_id: str) -> Snapshot:
-        """What workers are told, with ``services`` as :meth:`treated` gives them. A service that is named and not
+        """What workers are told, with ``services`` as :meth:`treating` makes them. A service that is named and not
         among them stays a name: its requests are answered with `unknown_service`."""
         return Snapshot(
             generation=generation,
@@ -66,6 +68,12 @@ class Settings:
             instance_id=instance_id,
         )
 
-    def treated(self, name: str, endpoints: tuple[EndpointSpec, ...], row: int = -1) -> ServiceSpec:
-        """The service ``name`` with the endpoints that were found, and the settings that are meant for it."""
-        return replace(self.service_settings.get(name, self.default_service), name=name, endpoints=endpoints, row=row)
+    def treating(self) -> Treat:
+        """What makes a service of a name, the endpoints that were found, and a row: with the settings meant for it."""
+        own = {name: spec.treatment() for name, spec in self.service_settings.items()}
+        default = self.default_service.treatment()
+
+        def treat(name: str, endpoints: tuple[EndpointSpec, ...], row: int) -> ServiceSpec:
+            return ServiceSpec(name=name, endpoints=endpoints, row=row, **own.get(name, default))
+
+        return treat

@@ -9,8 +9,9 @@ holds by the ten thousand, endpoints and addresses, the values are tuples, which
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
 
 class SocketAddress(NamedTuple):
@@ -200,6 +201,15 @@ class ServiceSpec:
     tls: ClientTlsSpec | None = None
     known: bool = True
     row: int = -1
+
+    def treatment(self) -> dict[str, Any]:
+        """How the service is treated, by field: all that two services may have in common."""
+        return dict(zip(TREATMENT, treatment(self), strict=True))
+
+
+TREATMENT: Final = tuple(f.name for f in fields(ServiceSpec) if f.name not in ("name", "endpoints", "known", "row"))
+treatment: Final = attrgetter(*TREATMENT)
+"""The values of the fields that are not a service's own, in the order of ``TREATMENT``."""
 
 
 @dataclass(frozen=True, slots=True)

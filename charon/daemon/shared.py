@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from time import monotonic
 
 from charon.base.names import Event, Metric
-from charon.config.settings import Settings
+from charon.config.settings import Settings, Treat
 from charon.config.snapshot import EndpointSpec, ServiceSpec
 from charon.daemon.health_checker import HealthChecker
 from charon.discovery.directory import Found
@@ -51,7 +51,8 @@ class Shared:
             if name in before:
                 self._release(before[name], found[name])
         now = monotonic()
-        fresh = {name: self._with_rows(name, found[name], settings, now) for name in changed}
+        treat = settings.treating()
+        fresh = {name: self._with_rows(name, found[name], treat, now) for name in changed}
         self._services = {name: fresh.get(name) or before[name] for name in found}
         self._settings, self._found = settings, found
         self.checker.watch(fresh.values(), gone)
@@ -63,7 +64,7 @@ class Shared:
             if endpoint.name not in names:
                 self._rows.release((service.name, endpoint.name))
 
-    def _with_rows(self, name: str, endpoints: tuple[EndpointSpec, ...], settings: Settings, now: float) -> ServiceSpec:
+    def _with_rows(self, name: str, endpoints: tuple[EndpointSpec, ...], treat: Treat, now: float) -> ServiceSpec:
         row, used = self._service_rows.assign(name)
         if used:
             self.table.clear_service_row(row)
@@ -72,7 +73,7 @@ class Shared:
             EndpointSpec(endpoint.name, endpoint.candidates, endpoint.weight, row)
             for endpoint, row in zip(endpoints, rows, strict=True)
         ]
-        service = settings.treated(name, tuple(known), row)
+        service = treat(name, tuple(known), row)
         before = self._services.get(name)
         joins = {e.name for e in known} - {e.name for e in before.endpoints} if before and before.endpoints else ()
         for endpoint in service.endpoints:

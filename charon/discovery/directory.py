@@ -58,6 +58,7 @@ class Directory:
         self._targets: dict[str, tuple[Target, ...]] = {}
         self._found: Found = {}
         self._users: dict[str, set[str]] = {}  # which services use a name that is resolved
+        self._named: dict[str, set[str]] = {}  # the other way round: services with such names, and these
         self._sources_changed = False
         self._changed_names: set[str] = set()
         self._wake = Flag()
@@ -147,25 +148,27 @@ class Directory:
         """Take over what the sources hold now; the names of services that are new or differ."""
         before, self._targets = self._targets, _merged(source.services() for source in self._sources)
         stale = {name for name, targets in self._targets.items() if before.get(name) != targets}
-        for service in [name for name in before if name in stale or name not in self._targets]:
-            for key in _names(before[service]):
-                users = self._users[key]
-                users.discard(service)
-                if not users:
+        for service in [name for name in self._named if name in stale or name not in self._targets]:
+            for key in self._named.pop(service):
+                self._users[key].discard(service)
+                if not self._users[key]:
                     del self._users[key]
         for service in stale:
-            for key in _names(self._targets[service]):
-                self._users.setdefault(key, set()).add(service)
+            names = {_key(target) for target in self._targets[service] if _needs_resolver(target)}
+            if names:
+                self._named[service] = names
+                for key in names:
+                    self._users.setdefault(key, set()).add(service)
         self._resolver.watch(self._users)
         return stale
 
     def _build(self, service: str) -> tuple[EndpointSpec, ...]:
+        targets = self._targets[service]
+        if service not in self._named:
+            return _without_twins([_literal(target) for target in targets])
         found: list[EndpointSpec] = []
         pending = False
-        for target in self._targets[service]:
-            if not _needs_resolver(target):
-                found.append(_literal(target))
-                continue
+        for target in targets:
             found += endpoints(target, self._resolver.answer(_key(target)))
             pending = pending or self._resolver.is_pending(_key(target))
         if pending and not found and service in self._found:
@@ -220,11 +223,6 @@ def _needs_resolver(target: Target) -> bool:
     except OSError:
         return True
     return False
-
-
-def _names(targets: Iterable[Target]) -> set[str]:
-    """The names that have to be resolved for ``targets``."""
-    return {_key(target) for target in targets if _needs_resolver(target)}
 
 
 def _key(target: Target) -> str:

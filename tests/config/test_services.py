@@ -147,8 +147,9 @@ def test_a_service_overrides_key_by_key(folder: Folder) -> None:
 def test_endpoints_get_the_treatment_of_their_service(folder: Folder) -> None:
     settings = compiled(folder, "services: {a: {retry: {attempts: 7}}}")
     endpoint = EndpointSpec("10.0.0.1:80", (SocketAddress("10.0.0.1", 80),))
-    a, b = settings.treated("a", (endpoint,)), settings.treated("b", (), 4)
-    assert (a.name, a.retry.attempts, a.endpoints, a.row) == ("a", 7, (endpoint,), -1)
+    treat = settings.treating()
+    a, b = treat("a", (endpoint,), 3), treat("b", (), 4)
+    assert (a.name, a.retry.attempts, a.endpoints, a.row) == ("a", 7, (endpoint,), 3)
     assert (b.name, b.retry.attempts, b.endpoints, b.row) == ("b", 2, (), 4)
 
 
