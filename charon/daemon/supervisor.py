@@ -21,6 +21,7 @@ from charon.base.clock import Clock, SystemClock
 from charon.base.errors import ConfigError, StartError
 from charon.base.names import Event, Metric
 from charon.config.reader import read_settings
+from charon.config.service_table import ServiceTable
 from charon.config.settings import Settings
 from charon.config.snapshot import ListenerSpec, Snapshot
 from charon.daemon.inheritance import Inheritance, stored_name
@@ -235,8 +236,8 @@ class Supervisor:
         return Directory(sources, resolver, self._services_changed, self.events, spawn)
 
     def _compile(self, generation: int) -> Snapshot:
-        snapshot = self.settings.snapshot(self._directory.services(), generation, self._instance)
-        snapshot = replace(snapshot, services=self.shared.assign(snapshot.services))
+        services = self.shared.assign(self._directory.services(), self.settings)
+        snapshot = self.settings.snapshot(ServiceTable(services), generation, self._instance)
         pairs = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
         self.totals.set_endpoints(pairs)
         return snapshot

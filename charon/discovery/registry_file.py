@@ -1,6 +1,6 @@
 """The registry file as a source: every way in which a file can change, one way of noticing it.
 
-The file is looked at five times a second, through its path, and its identity compared: the real path, device, inode,
+The file is looked at ten times a second, through its path, and its identity compared: the real path, device, inode,
 size, and both times. That one mechanism sees an edit in place, a rename over the file, a swapped symlink (of the file
 or of any folder above it), deletion, return, and a first appearance, on every file system. inotify would answer a
 little sooner, but sees only what the watched inode's own machine does to it, runs out of watches, and has to be moved
@@ -66,22 +66,25 @@ class Pace:
     ``settle_limit`` all the same, and looked at again right after.
     """
 
-    poll: float = 0.2
+    poll: float = 0.1
     settle: float = 0.1
     settle_limit: float = 0.4
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """One attempt to read the file. ``registry`` is None when it failed, or when the bytes are those in force."""
+    """One attempt to read the file. ``services`` is None when it failed, or when the bytes are those in force."""
 
     digest: bytes | None
-    registry: Registry | None
+    services: Services | None
     problems: tuple[str, ...] = ()
 
 
-def read(path: Path, digest_in_force: bytes | None, load: Callable[[Path], Registry]) -> _Loaded:
-    """Read and parse the file, unless its bytes are those in force. Every failure comes back as ``problems``."""
+def read(path: Path, digest_in_force: bytes | None, in_force: Services, load: Callable[[Path], Registry]) -> _Loaded:
+    """Read and parse the file, unless its bytes are those in force. Every failure comes back as ``problems``.
+
+    What is as it is ``in_force`` is the very same object, so that all that follows sees at a glance what has changed.
+    """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return _Loaded(None, None, (f"{path}: is not a regular file",))
@@ -91,7 +94,9 @@ def read(path: Path, digest_in_force: bytes | None, load: Callable[[Path], Regis
     if digest == digest_in_force:
         return _Loaded(digest, None)
     try:
-        return _Loaded(digest, load(path))
+        services = load(path).services
+        kept = ((name, targets, in_force.get(name)) for name, targets in services.items())
+        return _Loaded(digest, {name: before if before == targets else targets for name, targets, before in kept})
     except ConfigError as error:
         return _Loaded(digest, None, tuple(error.problems))
     except Exception as error:  # noqa: BLE001 - as loud as any broken file, and the watch must go on
@@ -184,7 +189,7 @@ class RegistryFile:
     def _take(self, first: bool = False) -> None:
         """Read the file and put it in force if it is good."""
         with self._loading:
-            loaded = _in_thread(read, self.path, self._digest, self._load)
+            loaded = _in_thread(read, self.path, self._digest, self._services, self._load)
             if loaded.problems:
                 self._fail(loaded)
             else:
@@ -211,9 +216,9 @@ class RegistryFile:
         self.problems = ()
         self._reported = None
         before, after = self._services, self._services
-        if loaded.registry is not None:
+        if loaded.services is not None:
             self._digest = loaded.digest
-            after = self._services = loaded.registry.services
+            after = self._services = loaded.services
         elif not recovered:
             return
         if first:
