@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -36,8 +35,8 @@ def config(backend: str, **settings: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def charon(start_charon: StartCharon, http_backend: Program) -> Iterator[CharonProcess]:
-    yield start_charon(config(http_backend.address), workers=2)
+def charon(start_charon: StartCharon, http_backend: Program) -> CharonProcess:
+    return start_charon(config(http_backend.address), workers=2)
 
 
 def test_status_is_a_table_json_or_an_exit_code(charon: CharonProcess, http_backend: Program) -> None:
