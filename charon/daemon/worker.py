@@ -8,7 +8,6 @@ import gc
 import os
 import signal
 import sys
-from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -136,7 +135,7 @@ class Worker:
         admin = ServiceSpec(
             METRICS_SERVICE, (EndpointSpec(METRICS_SERVICE, (SocketAddress(snapshot.admin_socket, 0),)),)
         )
-        self.plane.apply(replace(snapshot, services={**snapshot.services, METRICS_SERVICE: admin}))
+        self.plane.apply(snapshot, {METRICS_SERVICE: admin})
         self.specs = {spec.name: spec for spec in snapshot.listeners}
         self.idle = min((spec.timeouts.idle for spec in snapshot.listeners), default=MAX_IDLE_SECONDS)
         gone = []
