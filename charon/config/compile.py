@@ -41,6 +41,7 @@ def compile_settings(config: Config) -> Settings:
         upstream_tls=upstream_tls(root, config.listeners, config.folder, materials),
         certificates=materials.sources,
         worker_timeout=root.worker_timeout,
+        reload_on_change=root.reload_on_change,
         digest="",
     )
     return replace(settings, digest=blake2b(pickle.dumps(settings), digest_size=6).hexdigest())

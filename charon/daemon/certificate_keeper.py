@@ -53,6 +53,8 @@ class Kept:
     found: Refreshed
     identity: Identity
     read_at: float
+    failures: int = 0
+    """Failures in a row to bring it up to date."""
     problem: str | None = None
     told: dict[str, float] = field(default_factory=dict)
     """When each trouble was last told, in monotonic seconds."""
@@ -69,6 +71,7 @@ class CertificateKeeper:
         self._kept: dict[str, Kept] = {}
         self._busy = Semaphore()
         self._greenlet: Greenlet[..., Any] | None = None
+        self._changed = False
 
     def __repr__(self) -> str:
         return f"<CertificateKeeper materials={len(self._kept)}>"
@@ -86,10 +89,10 @@ class CertificateKeeper:
                 if before is not None and before.source == source:
                     prepared[name] = before
                     continue
-                try:
-                    prepared[name] = _in_thread(_first, name, source, self._clock)
-                except CertificateError as error:
-                    raise StartError(str(error)) from error
+                found, identity = _in_thread(_again, source, self._clock)
+                if isinstance(found, CertificateError):
+                    raise StartError(str(found)) from found
+                prepared[name] = Kept(name, source, found, identity, self._clock.monotonic())
         return prepared
 
     def adopt(self, prepared: dict[str, Kept]) -> None:
@@ -131,21 +134,19 @@ class CertificateKeeper:
         while True:
             gevent.sleep(POLL_SECONDS)
             try:
-                changed = self.look()
+                if self.look():
+                    self._on_change()
             except Exception as error:  # noqa: BLE001 - told, and the certificates must still be looked after
                 self._events.error(Event.INTERNAL_ERROR, exc=error, where=repr(self))
-                continue
-            if changed:
-                self._on_change()
 
     def look(self) -> bool:
         """Look after everything once; says whether :meth:`materials` has changed."""
-        changed = False
         with self._busy:
             for kept in list(self._kept.values()):
                 if self._is_due(kept):
-                    changed = self._refresh(kept) or changed
+                    self._changed = self._refresh(kept) or self._changed
                 self._warn(kept)
+        changed, self._changed = self._changed, False
         if changed:
             self._show()
         return changed
@@ -158,7 +159,7 @@ class CertificateKeeper:
         if kept.identity != _in_thread(observe, kept.source):
             return True
         leaf = kept.found.loaded.leaf
-        if kept.problem is not None or kept.source.plan is None or leaf is None:
+        if kept.problem is not None or not kept.found.renewable or leaf is None:
             return False
         from charon.identity.renewal import renew_at
 
@@ -168,15 +169,17 @@ class CertificateKeeper:
         """Issue and read one material again; says whether it has changed."""
         before = kept.found.loaded
         kept.read_at = self._clock.monotonic()
-        try:
-            found, kept.identity = _in_thread(_again, kept.source, self._clock)
-        except CertificateError as error:
-            kept.identity = _in_thread(observe, kept.source)
-            kept.problem = str(error)
+        found, kept.identity = _in_thread(_again, kept.source, self._clock)
+        if isinstance(found, CertificateError):
+            kept.failures += 1
+            if kept.failures == 1:
+                kept.identity = ()  # a pair that is being written does not fit for a moment: read it again
+                return False
+            kept.problem = str(found)
             self._totals.count(Metric.CERTIFICATE_FAILURES, (_file(kept.source),))
             self._tell(kept, kept.problem, Event.CERTIFICATE_FAILED, "error")
             return False
-        kept.found, kept.problem = found, None
+        kept.found, kept.problem, kept.failures = found, None, 0
         if found.loaded.material.version == before.material.version:
             return False
         if found.issued is not None:
@@ -242,20 +245,18 @@ def _identity(path: str) -> tuple[int, int, int, int, int] | None:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _first(name: str, source: MaterialSource, clock: Clock) -> Kept:
-    found, identity = _again(source, clock)
-    return Kept(name, source, found, identity, clock.monotonic())
-
-
-def _again(source: MaterialSource, clock: Clock) -> tuple[Refreshed, Identity]:
+def _again(source: MaterialSource, clock: Clock) -> tuple[Refreshed | CertificateError, Identity]:
+    """What came of issuing and reading ``source``, and the identity of its files."""
     # Imported where it is used: without TLS it would be 10 MB of memory for nothing.
     from charon.identity.certificates import refresh
 
     before = observe(source)
-    found = refresh(source, clock.wall())
-    after = observe(source)
+    try:
+        found = refresh(source, clock.wall())
+    except CertificateError as error:  # handed on as a value: the pool of threads prints what it sees raised
+        return error, before
     # What changed while it was read is read again, unless the change was our own.
-    return found, after if found.issued is not None else before
+    return found, observe(source) if found.issued is not None else before
 
 
 def _in_thread(function: Callable[..., Any], *args: Any) -> Any:

@@ -8,7 +8,6 @@ import gc
 import os
 import signal
 import sys
-from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -136,7 +135,7 @@ class Worker:
         admin = ServiceSpec(
             METRICS_SERVICE, (EndpointSpec(METRICS_SERVICE, (SocketAddress(snapshot.admin_socket, 0),)),)
         )
-        self.plane.apply(replace(snapshot, services={**snapshot.services, METRICS_SERVICE: admin}))
+        self.plane.apply(snapshot, {METRICS_SERVICE: admin})
         self.specs = {spec.name: spec for spec in snapshot.listeners}
         self.idle = min((spec.timeouts.idle for spec in snapshot.listeners), default=MAX_IDLE_SECONDS)
         gone = []
@@ -144,7 +143,7 @@ class Worker:
             spec = self.specs.get(server.listener.name)
             if spec is None or server.listener.spec.needs_new_server(spec):
                 gone.append(server)  # what is to be opened anew comes with its socket
-            elif spec != server.listener.spec or server.listener.tls is not self.plane.server_tls.get(spec.name):
+            elif spec != server.listener.spec or server.listener.tls is not self.plane.server_tls(spec):
                 server.listener = self._listener(spec)
                 server.pool_of_connections.set_limit(_share(spec, server.of))
         self._retire(gone)
@@ -160,7 +159,7 @@ class Worker:
         self.servers.append(server)
 
     def _listener(self, spec: ListenerSpec) -> Listener:
-        return Listener(spec, self.plane.sharing.buckets, self.plane.server_tls.get(spec.name))
+        return Listener(spec, self.plane.sharing.buckets, self.plane.server_tls(spec))
 
     def _retire(self, servers: list[ProxyServer]) -> None:
         """Listen no more, and let the connections come to their end."""

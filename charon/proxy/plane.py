@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic
 
 from charon.base.names import Event, Metric
-from charon.config.snapshot import ListenerSpec, Snapshot
+from charon.config.snapshot import ListenerSpec, ServiceSpec, Snapshot
 from charon.net.tls import Contexts, ServerTls
 from charon.proxy.service import Service, Services
 from charon.proxy.sharing import Sharing
@@ -22,25 +23,20 @@ class DataPlane:
         self.access_log = access_log
         self.metrics = metrics
         self.sharing = sharing
-        self.services = Services(sharing)
         self.contexts = Contexts()
+        self.services = Services(sharing, self.contexts)
         self.instance = b""
-        self.server_tls: dict[str, ServerTls] = {}
         self.draining = False
         self._told: dict[str, float] = {}
 
-    def apply(self, snapshot: Snapshot) -> None:
-        """Follow ``snapshot`` as far as it concerns all listeners.
+    def apply(self, snapshot: Snapshot, own: Mapping[str, ServiceSpec]) -> None:
+        """Follow ``snapshot`` as far as it concerns all listeners; ``own`` are services beside it.
 
         Raises ValueError, and changes nothing, when some TLS material cannot be used.
         """
-        listeners = {spec.name: (spec.tls, _alpn(spec)) for spec in snapshot.listeners if spec.tls is not None}
-        clients = {spec.tls for spec in snapshot.services.values() if spec.tls is not None}
-        server_tls = self.contexts.servers(listeners, snapshot.materials)
-        client_tls = self.contexts.clients(clients, snapshot.materials)
-        self.server_tls = server_tls
+        self.contexts.use(snapshot.materials)
         self.instance = snapshot.instance_id.encode("ascii")
-        self.services.apply(snapshot.services, client_tls)
+        self.services.apply(snapshot.services, own)
         self.metrics.retain_upstreams((e.service, e.name) for e in self.services.endpoints())
 
     def service(self, name: str) -> Service | None:
@@ -51,6 +47,12 @@ class DataPlane:
         self.metrics.count(Metric.HTTP_RATE_LIMITED, (limit,))
         if self._may_tell(limit, now):
             self.events.warning(Event.RATE_LIMITED, limit=limit, client=client)
+
+    def server_tls(self, spec: ListenerSpec) -> ServerTls | None:
+        """TLS of a listener: the same object for as long as neither its spec nor its material changes."""
+        if spec.tls is None:
+            return None
+        return self.contexts.server(spec.tls, ("http/1.1",) if spec.protocol == "http" else ())
 
     def handshake(self, listener: str, result: str) -> None:
         """A client's TLS handshake has come to an end."""
@@ -76,8 +78,3 @@ class DataPlane:
         for endpoint in self.services.endpoints():
             endpoint.metrics.in_flight = endpoint.in_flight
             endpoint.metrics.pool_idle = len(endpoint.pool)
-
-
-def _alpn(spec: ListenerSpec) -> tuple[str, ...]:
-    """What a listener says it speaks inside TLS."""
-    return ("http/1.1",) if spec.protocol == "http" else ()

@@ -17,8 +17,9 @@ from charon.base.errors import (
     PENDING_TIMEOUT,
     ExchangeFailed,
 )
-from charon.config.snapshot import ClientTlsSpec, ServiceSpec
-from charon.net.tls import ClientTls
+from charon.config.service_table import unchanged
+from charon.config.snapshot import ServiceSpec
+from charon.net.tls import ClientTls, Contexts
 from charon.policy.balance import Balancer, balancer
 from charon.policy.breaker import Admission
 from charon.policy.retry import WINDOW_CELLS, Budget, RetryPolicy, Window
@@ -38,6 +39,7 @@ class Service:
         "_pending",
         "_room",
         "_sharing",
+        "_tls",
         "budget",
         "endpoints",
         "name",
@@ -52,6 +54,7 @@ class Service:
         self.policy = RetryPolicy.compile(spec.retry)
         self.budget = _budget(spec, sharing)
         self._sharing = sharing
+        self._tls: ClientTls | None = None
         self._balancer: Balancer = balancer(spec.balance, (), random.random)
         self._pending = 0
         self._room = Flag()
@@ -106,10 +109,13 @@ class Service:
             self.policy = RetryPolicy.compile(spec.retry)
             self.budget = _budget(spec, self._sharing)
 
-    def secure(self, tls: ClientTls | None) -> None:
-        """Dial with ``tls`` from now on, or without. What is open under another context takes no new requests."""
-        for endpoint in self.endpoints:
-            endpoint.secure(tls)
+    def secure(self, contexts: Contexts) -> None:
+        """Dial as the spec says, with the context of now. What is open under another one takes no new requests."""
+        tls = None if self.spec.tls is None else contexts.client(self.spec.tls)
+        if tls is not None or self._tls is not None:
+            self._tls = tls
+            for endpoint in self.endpoints:
+                endpoint.secure(tls)
 
     def leave(self) -> None:
         """The snapshot no longer names this service."""
@@ -212,34 +218,49 @@ def _budget(spec: ServiceSpec, sharing: Sharing) -> Budget:
 
 
 class Services:
-    """All services of this worker, by name (names keep their case)."""
+    """The services of this worker, by name (names keep their case).
 
-    def __init__(self, sharing: Sharing) -> None:
+    A service is made when it is first asked for: of tens of thousands a worker uses few, and what it never uses costs
+    it nothing but a name, at no time. Once made it stays until a snapshot no longer names it.
+    """
+
+    def __init__(self, sharing: Sharing, contexts: Contexts) -> None:
         self._services: dict[str, Service] = {}
+        self._contexts = contexts
+        self._specs: Mapping[str, ServiceSpec] = {}
+        self._own: Mapping[str, ServiceSpec] = {}
         self._sharing = sharing
 
-    def __iter__(self) -> Iterator[Service]:
-        return iter(self._services.values())
-
     def get(self, name: str) -> Service | None:
-        return self._services.get(name)
+        """The service, or None when the registry does not hold it."""
+        return self._services.get(name) or self._made(name)
 
-    def apply(self, specs: Mapping[str, ServiceSpec], tls: Mapping[ClientTlsSpec, ClientTls]) -> None:
-        """Follow a snapshot: new services come, endpoints are kept by (service, name), the rest leaves.
+    def apply(self, specs: Mapping[str, ServiceSpec], own: Mapping[str, ServiceSpec]) -> None:
+        """Follow a snapshot: endpoints are kept by (service, name), what it does not name leaves. ``own`` are services
+        beside it, which go before those of the same name."""
+        before, self._specs, self._own = self._specs, specs, own
+        for name, service in list(self._services.items()):
+            if name in own or not unchanged(name, before, specs):
+                spec = self._spec(name)
+                if spec is None:
+                    self._services.pop(name).leave()
+                    continue
+                if service.spec != spec:
+                    service.apply(spec)
+            service.secure(self._contexts)
 
-        ``tls`` has the context of every ``spec.tls``.
-        """
-        for name in [name for name in self._services if name not in specs]:
-            self._services.pop(name).leave()
-        for name, spec in specs.items():
-            service = self._services.get(name)
-            if service is None:
-                service = self._services[name] = Service(spec, self._sharing)
-            elif service.spec != spec:
-                service.apply(spec)
-            service.secure(None if spec.tls is None else tls[spec.tls])
+    def _made(self, name: str) -> Service | None:
+        spec = self._spec(name)
+        if spec is None:
+            return None
+        service = self._services[name] = Service(spec, self._sharing)
+        service.secure(self._contexts)
+        return service
+
+    def _spec(self, name: str) -> ServiceSpec | None:
+        return self._own.get(name) or self._specs.get(name)
 
     def endpoints(self) -> Iterator[Endpoint]:
-        """Every endpoint of every service."""
+        """Every endpoint of every service that has been used."""
         for service in self._services.values():
             yield from service.endpoints

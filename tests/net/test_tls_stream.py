@@ -19,7 +19,7 @@ from charon.config.snapshot import ClientTlsSpec, ServerTlsSpec, TlsMaterial
 from charon.net.relay import Relay
 from charon.net.stream import DeadlineExceeded, Peer, Stream
 from charon.net.tasks import spawn
-from charon.net.tls import ClientTls, Contexts, EndpointTls, ServerTls, TlsError
+from charon.net.tls import ClientTls, Contexts, EndpointTls, ServerTls, TlsError, client_context
 from charon.net.tls_stream import NotTls, TlsStream
 from tests.harness.authority import Authority, Leaf
 from tests.net.support import Wires, until
@@ -40,7 +40,8 @@ def server(leaf: Leaf = WEB, *, auth: str = "required", domain: str | None = "ex
 
 
 def client(leaf: Leaf | None = SHOP, *identities: str, name: str = "localhost", **more: bytes) -> EndpointTls:
-    return ClientTls(ClientTlsSpec("m", identities=identities), material(leaf, **more)).to(name)
+    spec = ClientTlsSpec("m", identities=identities)
+    return ClientTls(spec, client_context(spec, material(leaf, **more))).to(name)
 
 
 class Pair:
@@ -348,13 +349,29 @@ def test_old_versions_are_not_spoken(wires: Wires) -> None:
 def test_contexts_are_made_once_for_each_material() -> None:
     contexts = Contexts()
     spec = ServerTlsSpec("m")
-    one = contexts.servers({"a": (spec, ()), "b": (spec, ())}, {"m": material(WEB)})
-    assert one["a"] is one["b"]
-    assert contexts.servers({"a": (spec, ())}, {"m": material(WEB)})["a"] is one["a"]
-    renewed = contexts.servers({"a": (spec, ())}, {"m": material(WEB, version="2")})
-    assert renewed["a"] is not one["a"]
+    contexts.use({"m": material(WEB)})
+    one = contexts.server(spec)
+    assert contexts.server(spec) is one
+    assert contexts.server(spec, ("http/1.1",)) is not one
+    contexts.use({"m": material(WEB), "other": material(SHOP, version="o")})
+    assert contexts.server(spec) is one
+    contexts.use({"m": material(WEB, version="2")})
+    renewed = contexts.server(spec)
+    assert renewed is not one
     with pytest.raises(ValueError, match="cannot be used"):
-        contexts.servers({"a": (spec, ())}, {"m": TlsMaterial("3", b"no certificate", b"no key")})
+        contexts.use({"m": TlsMaterial("3", b"no certificate", b"no key")})
+    assert contexts.server(spec) is renewed
     with pytest.raises(ValueError, match="no TLS material"):
-        contexts.servers({"a": (spec, ())}, {})
-    assert contexts.servers({"a": (spec, ())}, {"m": material(WEB, version="2")})["a"] is renewed["a"]
+        contexts.server(ServerTlsSpec("other"))
+
+
+def test_services_with_the_same_material_share_a_context() -> None:
+    contexts = Contexts()
+    contexts.use({"m": material(WEB)})
+    one, other = (contexts.client(ClientTlsSpec("m", identities=(f"spiffe://example.org/{i}",))) for i in range(2))
+    assert one is not other and one.context is other.context
+    by_name = contexts.client(ClientTlsSpec("m", server_name="db.test"))
+    assert by_name.context is not one.context  # OpenSSL looks at the name
+    assert contexts.client(ClientTlsSpec("m", server_name="db.test")) is by_name
+    contexts.use({"m": material(WEB, version="2")})
+    assert contexts.client(one.spec) is not one
