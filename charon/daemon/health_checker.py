@@ -20,7 +20,7 @@ from charon.net.accept import why
 from charon.net.dial import dial
 from charon.net.stream import DeadlineExceeded, Stream
 from charon.net.tasks import spawn
-from charon.net.tls import Contexts, EndpointTls, certified_name
+from charon.net.tls import Contexts, EndpointTls
 from charon.policy.health import Probe, first_delay, next_delay, observe
 from charon.wire.messages import HeadLimits, parse_response
 
@@ -130,7 +130,9 @@ class HealthChecker:
         began = monotonic()
         try:
             # No session is kept: a probe that resumes one would not look at the certificate.
-            tls = None if target.tls is None else self._contexts.client(target.tls).to(certified_name(target.endpoint))
+            tls = None
+            if target.tls is not None:
+                tls = self._contexts.client(target.tls).to(target.service, target.endpoint)
             problem = probe(target.endpoint, spec, tls)
             if target.watched:
                 self._conclude(target, problem)

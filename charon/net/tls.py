@@ -119,15 +119,15 @@ class ClientTls:
         self.spec = spec
         self.context = context
 
-    def to(self, host: str) -> EndpointTls:
-        """For an endpoint whose host name or address is ``host``."""
-        return EndpointTls(self, self.spec.server_name or host)
+    def to(self, service: str, endpoint: EndpointSpec) -> EndpointTls:
+        """For an endpoint of ``service``."""
+        return EndpointTls(self, self.spec.server_name or certified_name(endpoint), self.spec.expected(service))
 
 
 def client_context(spec: ClientTlsSpec, material: TlsMaterial) -> ssl.SSLContext:
     """What all services share that have the same material. Raises ValueError when that cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = not spec.identities  # without identities the name counts, and OpenSSL compares it
+    context.check_hostname = spec.by_host_name  # without identities the name counts, and OpenSSL compares it
     context.hostname_checks_common_name = False
     _prepare(context, spec.min_version, material, roots=True)
     if spec.system_roots:
@@ -140,10 +140,10 @@ class EndpointTls:
 
     __slots__ = ("context", "identities", "server_name", "session", "shared")
 
-    def __init__(self, shared: ClientTls, server_name: str) -> None:
+    def __init__(self, shared: ClientTls, server_name: str, identities: tuple[str, ...]) -> None:
         self.shared = shared
         self.context = shared.context
-        self.identities = shared.spec.identities
+        self.identities = identities
         self.server_name = server_name
         self.session: ssl.SSLSession | None = None
 
@@ -201,7 +201,7 @@ class Contexts:
         material = self._material(spec.material)
         found = self._clients.get((material.version, spec))
         if found is None:
-            key = (material.version, spec.min_version, spec.system_roots, bool(spec.identities))
+            key = (material.version, spec.min_version, spec.system_roots, spec.by_host_name)
             context = self._contexts.get(key)
             if context is None:
                 context = self._contexts[key] = client_context(spec, material)

@@ -15,7 +15,7 @@ import gevent
 import pytest
 from gevent import socket
 
-from charon.config.snapshot import ClientTlsSpec, ServerTlsSpec, TlsMaterial
+from charon.config.snapshot import ClientTlsSpec, EndpointSpec, ServerTlsSpec, SocketAddress, TlsMaterial
 from charon.net.relay import Relay
 from charon.net.stream import DeadlineExceeded, Peer, Stream
 from charon.net.tasks import spawn
@@ -41,7 +41,8 @@ def server(leaf: Leaf = WEB, *, auth: str = "required", domain: str | None = "ex
 
 def client(leaf: Leaf | None = SHOP, *identities: str, name: str = "localhost", **more: bytes) -> EndpointTls:
     spec = ClientTlsSpec("m", identities=identities)
-    return ClientTls(spec, client_context(spec, material(leaf, **more))).to(name)
+    endpoint = EndpointSpec("here:1", (SocketAddress("127.0.0.1", 1),), host=name)
+    return ClientTls(spec, client_context(spec, material(leaf, **more))).to("web", endpoint)
 
 
 class Pair:
@@ -370,6 +371,11 @@ def test_services_with_the_same_material_share_a_context() -> None:
     contexts.use({"m": material(WEB)})
     one, other = (contexts.client(ClientTlsSpec("m", identities=(f"spiffe://example.org/{i}",))) for i in range(2))
     assert one is not other and one.context is other.context
+    mesh = contexts.client(ClientTlsSpec("m", trust_domain="example.org"))
+    endpoint = EndpointSpec("here:1", (SocketAddress("127.0.0.1", 1),))
+    assert mesh.context is one.context
+    assert mesh.to("shop", endpoint).identities == ("spiffe://example.org/shop",)
+    assert mesh.to("shop", endpoint).server_name == "127.0.0.1"
     by_name = contexts.client(ClientTlsSpec("m", server_name="db.test"))
     assert by_name.context is not one.context  # OpenSSL looks at the name
     assert contexts.client(ClientTlsSpec("m", server_name="db.test")) is by_name

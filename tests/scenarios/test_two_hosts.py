@@ -58,7 +58,7 @@ def certificates(folder: Path, ca: Authority, server: str, client: str) -> dict[
         cert, key = ca.issue(identity, hosts=()).write(folder, kind)
         Path(cert).rename(folder / f"{kind}-cert.pem")
         Path(key).rename(folder / f"{kind}-key.pem")
-    return {"trust_domain": "example.org", "cert_dir": str(folder)}
+    return {"trust_domain": "example.org", "service": server.rpartition("/")[2], "cert_dir": str(folder)}
 
 
 @pytest.fixture(scope="module")
