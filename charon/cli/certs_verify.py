@@ -62,6 +62,9 @@ def verify(args: argparse.Namespace) -> int:
         facts = facts_of(looked.cert)
         rows.append(("protection", Cell(looked.protection)))
         rows += rows_of(facts, kind_of(looked.cert.public_key()), "certificate", style, now)
+        bundle = Path(args.dir, CA_CERT)
+        if not bundle.exists() and not args.system_roots:
+            reasons.append(f"there is nothing to trust: no {bundle}, and no --system-roots")
         checked = _handshake(address, name, _context(args, own, checked=True), args.timeout)
         if checked.cert is None and checked.problem is not None:
             reasons.append(checked.problem)
@@ -97,8 +100,6 @@ def _context(args: argparse.Namespace, own: MaterialSource | None, *, checked: b
         bundle = Path(args.dir, CA_CERT)
         if bundle.exists():
             context.load_verify_locations(cadata=read(bundle).decode("ascii", "replace"))
-        elif not args.system_roots:
-            raise CertificateError(f"{bundle}: there is no such file, so nothing to trust; or give --system-roots")
     else:
         context.verify_mode = ssl.CERT_NONE
     if own is not None and own.cert_file is not None:

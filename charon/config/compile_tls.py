@@ -146,10 +146,16 @@ def client_source(root: Root, listeners: Iterable[Listener], folder: Path) -> Ma
         local_names=False,
         lifetime=tls.lifetime,
         key_type=tls.key_type,
-        make_authority=any(own.tls.enabled and folder / own.tls.cert_dir == home for own in listeners),
+        make_authority=any(makes_authority(own.tls) and folder / own.tls.cert_dir == home for own in listeners),
         spare=(str(home / SERVER_CERT), str(home / SERVER_KEY)),
     )
     return _source(tls, folder, CLIENT_CERT, CLIENT_KEY, plan, trusts=True)
+
+
+def makes_authority(tls: Tls) -> bool:
+    """Is an authority made in `cert_dir` where there is none? Only a side that shows its certificates to others has
+    use for one of its own: a client that made its own would trust nobody."""
+    return tls.enabled and tls.cert_file is None
 
 
 def _source(tls: Tls, folder: Path, cert: str, key: str, plan: IssuePlan, *, trusts: bool) -> MaterialSource:

@@ -7,10 +7,10 @@ cannot be used never takes the place of what is in force.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
@@ -23,6 +23,7 @@ from charon.base.names import Event, Metric
 from charon.base.units import in_words
 from charon.config.certificates import MaterialSource
 from charon.config.snapshot import TlsMaterial
+from charon.discovery.file_watch import Identity, in_thread, observe
 from charon.net.tasks import spawn
 from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
@@ -41,7 +42,7 @@ RETRY_SECONDS: Final = 10.0
 REMIND_SECONDS: Final = 3600.0
 """How often the same trouble is told again."""
 
-Identity = tuple[tuple[int, int, int, int, int] | None, ...]
+Identities = tuple[Identity, ...]
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class Kept:
     name: str
     source: MaterialSource
     found: Refreshed
-    identity: Identity
+    identity: Identities
     read_at: float
     failures: int = 0
     """Failures in a row to bring it up to date."""
@@ -89,7 +90,7 @@ class CertificateKeeper:
                 if before is not None and before.source == source:
                     prepared[name] = before
                     continue
-                found, identity = _in_thread(_again, source, self._clock)
+                found, identity = in_thread(_again, source, self._clock)
                 if isinstance(found, CertificateError):
                     raise StartError(str(found)) from found
                 prepared[name] = Kept(name, source, found, identity, self._clock.monotonic())
@@ -156,7 +157,7 @@ class CertificateKeeper:
         since = self._clock.monotonic() - kept.read_at
         if since >= (RETRY_SECONDS if kept.problem else READ_SECONDS):
             return True
-        if kept.identity != _in_thread(observe, kept.source):
+        if kept.identity != in_thread(observe_all, kept.source):
             return True
         leaf = kept.found.loaded.leaf
         if kept.problem is not None or not kept.found.renewable or leaf is None:
@@ -169,7 +170,7 @@ class CertificateKeeper:
         """Issue and read one material again; says whether it has changed."""
         before = kept.found.loaded
         kept.read_at = self._clock.monotonic()
-        found, kept.identity = _in_thread(_again, kept.source, self._clock)
+        found, kept.identity = in_thread(_again, kept.source, self._clock)
         if isinstance(found, CertificateError):
             kept.failures += 1
             if kept.failures == 1:
@@ -232,36 +233,23 @@ class CertificateKeeper:
         self._totals.set_gauges(Metric.CERTIFICATE_NOT_AFTER, soonest)
 
 
-def observe(source: MaterialSource) -> Identity:
-    """The identity of the files of ``source`` at this moment."""
-    return tuple(_identity(path) for path in source.files)
+def observe_all(source: MaterialSource) -> Identities:
+    """The identities of the files of ``source`` at this moment."""
+    return tuple(observe(Path(path)) for path in source.files)
 
 
-def _identity(path: str) -> tuple[int, int, int, int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _again(source: MaterialSource, clock: Clock) -> tuple[Refreshed | CertificateError, Identity]:
+def _again(source: MaterialSource, clock: Clock) -> tuple[Refreshed | CertificateError, Identities]:
     """What came of issuing and reading ``source``, and the identity of its files."""
     # Imported where it is used: without TLS it would be 10 MB of memory for nothing.
     from charon.identity.certificates import refresh
 
-    before = observe(source)
+    before = observe_all(source)
     try:
         found = refresh(source, clock.wall())
     except CertificateError as error:  # handed on as a value: the pool of threads prints what it sees raised
         return error, before
     # What changed while it was read is read again, unless the change was our own.
-    return found, observe(source) if found.issued is not None else before
-
-
-def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    """File systems may hang and keys take their time: not on the loop."""
-    return gevent.get_hub().threadpool.apply(function, args)
+    return found, observe_all(source) if found.issued is not None else before
 
 
 def _file(source: MaterialSource) -> str:

@@ -42,9 +42,14 @@ def refresh(source: MaterialSource, now: float, *, force: bool = False) -> Refre
     if plan is None or source.cert_file is None or source.key_file is None:
         return Refreshed(load_material(source, now))
     key_file, ca_file = Path(plan.folder, CA_KEY), Path(plan.folder, CA_CERT)
-    may_make = plan.make_authority and not ca_file.exists()
-    if not key_file.exists() and not may_make:
+    if not key_file.exists() and (ca_file.exists() or not plan.make_authority):
         return Refreshed(load_given(source, plan, now))
+    if key_file.exists() and not force:
+        # Nearly always there is nothing to do, and nothing to be written.
+        found = authority.load(plan.folder)
+        judged = None if found is None else _judge(found, source, plan, now)
+        if judged is not None and judged[1] is None:
+            return Refreshed(judged[0], renewable=True)
     make_folder(plan.folder)
     with locked(plan.folder):
         made = not key_file.exists() and not ca_file.exists()
@@ -53,14 +58,19 @@ def refresh(source: MaterialSource, now: float, *, force: bool = False) -> Refre
         found = authority.load(plan.folder)
         if found is None:
             return Refreshed(load_given(source, plan, now))
-        existing, trouble = _existing(source, now)
-        existing = replace(existing, issued_here=_is_of(found, existing))
-        reason = "it was asked for" if force else trouble or why_issue(plan, existing, now)
-        if reason is None:
+        existing, reason, there = _judge(found, source, plan, now)
+        if reason is None and not force:
             return Refreshed(existing, renewable=True)
         issue(found, plan, source.cert_file, source.key_file, now)
-        before = existing.leaf is not None or trouble is not None
-        return Refreshed(load_material(source, now), reason, before, made, renewable=True)
+        return Refreshed(load_material(source, now), reason or "it was asked for", there, made, renewable=True)
+
+
+def _judge(found: Authority, source: MaterialSource, plan: IssuePlan, now: float) -> tuple[Loaded, str | None, bool]:
+    """What is there, why it is to be issued anew (None: it is good), and whether there is anything. Raises
+    CertificateError."""
+    existing, trouble = _existing(source, now)
+    existing = replace(existing, issued_here=_is_of(found, existing))
+    return existing, trouble or why_issue(plan, existing, now), existing.leaf is not None or trouble is not None
 
 
 def issue(found: Authority, plan: IssuePlan, cert_file: str, key_file: str, now: float) -> None:

@@ -172,7 +172,8 @@ def test_verify_says_what_a_peer_shows_and_whether_it_will_do(charon: Run, folde
             code, said = charon(*verify, *arguments)
             assert code == 1 and "  verdict      refused\n" in said and f"  {why}\n" in said, said
         code, said = charon(*verify, "nowhere")
-        assert code == 1 and "nothing to trust" in said
+        assert code == 1 and "there is nothing to trust: no nowhere/ca-cert.pem" in said
+        assert f"identity     {ID}/api" in said, "what it shows is shown all the same"
     code, said = charon("certs", "verify", f"127.0.0.1:{port}", "--dir", "ca/web")
     assert (code, said) == (3, f"charon: cannot connect to 127.0.0.1:{port}: connection refused\n")
     assert charon("certs", "verify", "127.0.0.1", "--dir", "ca/web")[0] == 1

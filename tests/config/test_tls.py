@@ -135,6 +135,10 @@ def test_https_needs_no_tls_of_its_own(folder: Folder) -> None:
             "tls: {upstream_tls: true, cert_dir: c}",
             "2: tls.upstream_tls: there is nothing to trust endpoints by: there",
         ),
+        (
+            "tls: {upstream_tls: true}\nlisteners: [{address: ':1', tls: {enabled: on, cert_dir: other}}]",
+            "2: tls.upstream_tls: there is nothing to trust endpoints by; give tls.cert_dir",
+        ),
         ("services: {a: {tls: {enabled: yes}}}", "2: services.a.tls: there is nothing to trust endpoints by"),
         ("tls: {enabled: on, cert_file: c, client_auth: none}", "2: tls.cert_file: it needs a key_file"),
         ("tls: {enabled: on, key_file: c}", "2: tls.key_file: it needs a cert_file"),

@@ -161,7 +161,7 @@ def test_a_change_that_no_look_shows_is_found_within_a_minute(
 ) -> None:
     wanted = given(source, tmp_path)
     world.keep(wanted)
-    monkeypatch.setattr("charon.daemon.certificate_keeper._identity", lambda path: None)
+    monkeypatch.setattr("charon.daemon.certificate_keeper.observe", lambda path: None)
     assert not world.later(1)
     root = authority.create(str(tmp_path / "other"), "example.org", NOW)
     with open(wanted.ca_file or "", "ab") as bundle:
