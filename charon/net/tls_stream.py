@@ -24,6 +24,11 @@ from charon.net.tls import EndpointTls, ServerTls, TlsError, tls_error
 from charon.policy.peers import Identity, identity
 
 _HANDSHAKE_RECORD = 22
+_RECORD = 16_384
+"""Bytes inside a record at most (RFC 8446 section 5.1)."""
+
+_PIECE = _RECORD + 1024
+"""Ciphertext that is given to OpenSSL at once: its buffers in memory never shrink, so they must not grow large."""
 _MAX_UNSENT = 65_536
 """Bytes that TLS itself may have to say to a peer that does not listen, such as answers to key updates."""
 _WANTS = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -51,6 +56,7 @@ class TlsStream(Stream):
         "_flushing",
         "_in",
         "_out",
+        "_raw",
         "_rest",
         "_ssl",
         "_via",
@@ -65,6 +71,7 @@ class TlsStream(Stream):
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._ssl: Any = None  # ssl.SSLObject
+        self._raw: memoryview | None = None  # ciphertext that OpenSSL has not been given yet
         self._at_hand = False  # there may be something to read without the socket, be it the end
         self._ahead = b""  # read, decrypted, and not asked for yet
         self._rest = b""  # ciphertext that the socket has not taken
@@ -79,8 +86,8 @@ class TlsStream(Stream):
     def accept(self, tls: ServerTls, timeout: float) -> None:
         """The server's side of a handshake, whole, within ``timeout`` seconds.
 
-        Raises TlsError (NotTls for a client that speaks something else), DeadlineExceeded, OSError, or what
-        :meth:`interrupt` was given.
+        Raises TlsError (NotTls for a client that speaks something else), DeadlineExceeded, or what :meth:`interrupt`
+        was given.
         """
         self.cutoff = monotonic() + timeout
         data = self._receive_later(timeout)
@@ -103,7 +110,7 @@ class TlsStream(Stream):
         self._ssl = tls.context.wrap_bio(self._in, self._out, server_hostname=tls.server_name, session=tls.session)
         self._shake(timeout)
         self._at_hand = self._in.pending > 0
-        self._flush_all(timeout)
+        self._say(timeout)
         self._identify()
         assert self.peer_identity is not None  # a client's context always asks for a certificate
         tls.check(self.peer_identity)
@@ -117,23 +124,30 @@ class TlsStream(Stream):
                 sslobj.do_handshake()
                 break
             except _WANTS:
-                self._flush_all(timeout)
+                self._say(timeout)
             except ssl.SSLError as error:
                 self._try_to_flush()  # the alert that says why
                 raise tls_error(error) from None
             self._in.write(self._receive_later(timeout))
         self.resumed = sslobj.session_reused
 
+    def _say(self, timeout: float) -> None:
+        """Send what the handshake has to say."""
+        try:
+            self._flush_all(timeout)
+        except OSError as error:
+            raise _ended_early(error) from None
+
     def _receive_later(self, patience: float) -> bytes:
         """Ciphertext of a handshake; there is none yet."""
         while True:
             self._wait_to_read(patience)
             try:
-                data = self._recv(READ_SIZE)
+                data = self._recv(_PIECE)
             except BlockingIOError:
                 continue
             except OSError as error:
-                raise TlsError("closed", f"{os.strerror(error.errno or 0)} during the handshake") from None
+                raise _ended_early(error) from None
             if not data:
                 raise TlsError("closed", "closed during the handshake")
             return data
@@ -158,9 +172,12 @@ class TlsStream(Stream):
         try:
             data: bytes = self._ssl.read(size)
             self._at_hand = not data or len(data) == size
-            if data and self._in.pending:
+            if data and (self._in.pending or self._raw is not None):
                 data += self._decrypt_more(size - len(data))
         except _WANTS:
+            if self._raw is not None:
+                self._give(self._raw)
+                return self._decrypt(size)
             data = None  # type: ignore[assignment]
             self._at_hand = False
         except ssl.SSLZeroReturnError:
@@ -178,10 +195,14 @@ class TlsStream(Stream):
     def _decrypt_more(self, size: int) -> bytes:
         """Further records that are at hand (each has 16 KiB at most), so that bulk moves in large pieces."""
         pieces = []
-        while size and self._in.pending:
+        while size and (self._in.pending or self._raw is not None):
             try:
                 piece = self._ssl.read(size)
-            except (*_WANTS, ssl.SSLZeroReturnError):
+            except _WANTS:
+                if self._raw is not None:
+                    self._give(self._raw)
+                continue
+            except ssl.SSLZeroReturnError:
                 break
             pieces.append(piece)
             size -= len(piece)
@@ -219,7 +240,15 @@ class TlsStream(Stream):
     def _feed(self, raw: bytes) -> None:
         if not raw:
             raise OSError(ECONNRESET, "ended without close_notify")
-        self._in.write(raw)
+        if len(raw) <= _PIECE:
+            self._in.write(raw)
+        else:
+            self._give(memoryview(raw))
+
+    def _give(self, raw: memoryview) -> None:
+        """Give OpenSSL the beginning of ``raw``, and keep the rest."""
+        self._in.write(raw[:_PIECE])
+        self._raw = raw[_PIECE:] if len(raw) > _PIECE else None
 
     def read_later(self, patience: float, size: int = READ_SIZE) -> bytes:
         """As for a plain stream."""
@@ -260,7 +289,7 @@ class TlsStream(Stream):
                 raw = self._recv(READ_SIZE)
                 if not raw:
                     return Peer.ENDED
-                self._in.write(raw)
+                self._feed(raw)
                 data = self._decrypt(READ_SIZE)
         except BlockingIOError:
             return Peer.OPEN
@@ -289,12 +318,13 @@ class TlsStream(Stream):
         """As for a plain stream."""
         length = len(data)
         try:
-            done = self._ssl.write(data)
-            while done < length:  # one record at a time
-                done += self._ssl.write(memoryview(data)[done:])
+            if length <= _RECORD:
+                self._ssl.write(data)
+                out = self._out.read()
+            else:
+                out = self._encrypt(memoryview(data))
         except ssl.SSLError as error:
             raise tls_error(error) from None
-        out = self._out.read()
         if self._rest:
             out, self._rest = self._rest + out, b""
         try:
@@ -305,6 +335,14 @@ class TlsStream(Stream):
         if taken < len(out):
             self._rest = out[taken:]
             self._flush_all(patience)
+
+    def _encrypt(self, data: memoryview) -> bytes:
+        """Many records, taken out of the buffer one by one."""
+        pieces = []
+        while data:
+            data = data[self._ssl.write(data) :]
+            pieces.append(self._out.read())
+        return b"".join(pieces)
 
     def _flush_all(self, patience: float) -> None:
         """Send all ciphertext there is. What a reader has to say meanwhile is sent here too, in its order."""
@@ -375,3 +413,7 @@ class TlsStream(Stream):
         """As for a plain stream: no announcement."""
         self._finished = True
         super().reset()
+
+
+def _ended_early(error: OSError) -> TlsError:
+    return TlsError("closed", f"{os.strerror(error.errno or 0)} during the handshake")

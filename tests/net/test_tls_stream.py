@@ -326,6 +326,19 @@ def test_what_is_not_tls_is_handed_back(wires: Wires) -> None:
     assert caught.value.data == b"GET / HTTP/1.1\r\n\r\n"
 
 
+def test_a_client_that_leaves_while_it_is_answered_is_one_that_left(wires: Wires) -> None:
+    stream, peer = wires.tls()
+    hello = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        client().context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost").do_handshake()
+    peer.sock.send(hello.read())
+    until(lambda: not Stream.quiet(stream))
+    peer.reset()
+    with pytest.raises(TlsError) as caught:
+        stream.accept(server(), PATIENT)
+    assert caught.value.word == "closed"
+
+
 def test_a_silent_client_and_one_that_drips_have_the_same_time(wires: Wires) -> None:
     stream, peer = wires.tls()
     peer.sock.send(b"\x16\x03\x01\x02\x00\x01")
@@ -333,6 +346,7 @@ def test_a_silent_client_and_one_that_drips_have_the_same_time(wires: Wires) -> 
         stream.accept(server(), SOON)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what it is about
 def test_old_versions_are_not_spoken(wires: Wires) -> None:
     old = client()
     old.context.minimum_version = ssl.TLSVersion.TLSv1
