@@ -57,8 +57,8 @@ class Kept:
     failures: int = 0
     """Failures in a row to bring it up to date."""
     problem: str | None = None
-    told: dict[str, float] = field(default_factory=dict)
-    """When each trouble was last told, in monotonic seconds."""
+    told: set[str] = field(default_factory=set)
+    """The troubles that were told of it."""
 
 
 class CertificateKeeper:
@@ -73,6 +73,7 @@ class CertificateKeeper:
         self._busy = Semaphore()
         self._greenlet: Greenlet[..., Any] | None = None
         self._changed = False
+        self._told: dict[str, float] = {}  # when each trouble was last told, in monotonic seconds
 
     def __repr__(self) -> str:
         return f"<CertificateKeeper materials={len(self._kept)}>"
@@ -180,6 +181,8 @@ class CertificateKeeper:
             self._totals.count(Metric.CERTIFICATE_FAILURES, (_file(kept.source),))
             self._tell(kept, kept.problem, Event.CERTIFICATE_FAILED, "error")
             return False
+        if kept.problem is not None:
+            self._forget(kept)
         kept.found, kept.problem, kept.failures = found, None, 0
         if found.loaded.material.version == before.material.version:
             return False
@@ -188,7 +191,7 @@ class CertificateKeeper:
         else:
             fields = _fields(kept.source, found.loaded.leaf)
             self._events.info(Event.CERTIFICATE_RENEWED, **fields, why="the files changed")
-        kept.told.clear()
+        self._forget(kept)
         return True
 
     def _tell_issued(self, source: MaterialSource, found: Refreshed) -> None:
@@ -215,14 +218,22 @@ class CertificateKeeper:
                 key = f"{file} {facts.serial} {problem is None}"
                 level = "warning" if problem is None else "error"
                 text = f"{file}: {problem or 'the certificate expires in ' + in_words(facts.not_after - now)}"
-                self._tell(kept, text, Event.CERTIFICATE_EXPIRING, level, key, **_row(file, facts, now))
+                event = Event.CERTIFICATE_FAILED if now < facts.not_before else Event.CERTIFICATE_EXPIRING
+                self._tell(kept, text, event, level, key, **_row(file, facts, now))
 
     def _tell(self, kept: Kept, text: str, event: str, level: str, key: str | None = None, **fields: Any) -> None:
         now = self._clock.monotonic()
-        last = kept.told.get(key or text)
+        last = self._told.get(key or text)
         if last is None or now - last >= REMIND_SECONDS:
-            kept.told[key or text] = now
+            self._told[key or text] = now
+            kept.told.add(key or text)
             self._events.event(level, event, **{"file": _file(kept.source)} | fields, problem=text)
+
+    def _forget(self, kept: Kept) -> None:
+        """Should the same trouble come again, it is news."""
+        for key in kept.told:
+            self._told.pop(key, None)
+        kept.told.clear()
 
     def _show(self) -> None:
         """The gauges: for each file, what in it expires first."""

@@ -67,7 +67,11 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_one_program_at_a_time(tmp_path: Path) -> None:
-    with locked(tmp_path), open(tmp_path / LOCK, "rb") as other, pytest.raises(BlockingIOError):
+    with open(tmp_path / LOCK, "wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(CertificateError, match="another program has been at work here"), locked(tmp_path, 0):
+            pass
+    with locked(tmp_path, 0), open(tmp_path / LOCK, "rb") as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with open(tmp_path / LOCK, "rb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked(tmp_path, 0):
+        pass

@@ -142,6 +142,9 @@ def test_new_files_take_effect_and_bad_ones_do_not(world: World, source: MakeSou
     key.write_bytes(good)
     assert not world.later(1)
     assert world.keeper.status()[0]["problem"] is None
+    key.write_bytes(pem_of(new_key()))
+    assert not world.later(1) and not world.later(1)
+    assert world.told() == [("error", "certificate_failed")], "the next time it is news"
 
 
 def test_a_pair_caught_between_its_two_files_is_read_again(world: World, source: MakeSource, tmp_path: Path) -> None:
@@ -186,6 +189,15 @@ def test_what_cannot_be_renewed_is_loud_and_no_crash(world: World, source: MakeS
     assert "the certificate has expired" in late["problem"]
     assert world.material().chain, "peers are better at refusing it than we are"
     assert world.keeper.status()[0]["days_left"] < 0
+
+
+def test_an_authority_of_two_materials_is_told_of_once(world: World, source: MakeSource, tmp_path: Path) -> None:
+    wanted = given(source, tmp_path)
+    client = replace(wanted, cert_file=f"{tmp_path}/certs/client-cert.pem", key_file=f"{tmp_path}/certs/client-key.pem")
+    world.keep(wanted, client)
+    world.later(3640 * DAY)
+    files = sorted(Path(line["problem"].partition(":")[0]).name for line in world.lines())
+    assert files == ["ca-cert.pem", "client-cert.pem", "server-cert.pem"]
 
 
 def test_a_renewal_that_fails_leaves_what_is_in_force(world: World, source: MakeSource) -> None:
