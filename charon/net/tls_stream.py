@@ -96,12 +96,15 @@ class TlsStream(Stream):
         self._in.write(data)
         self._ssl = tls.context.wrap_bio(self._in, self._out, server_side=True)
         self._shake(timeout)
-        self._at_hand = self._in.pending > 0  # the first request has come along
-        # A server's tickets go with its first answer: one system call, and one packet, less.
-        self._rest = self._out.read()
         if tls.asks:
             self._identify()
         tls.check(self.peer_identity)
+        # What the handshake ends with goes along with the first answer, if the first request has come already. If not,
+        # it goes now: a client that waits for it, or for its bytes to be acknowledged, would wait 40 ms or for ever.
+        self._rest = self._out.read()
+        self._at_hand = self._in.pending > 0
+        if not self._at_hand:
+            self._try_to_flush()
         self.cutoff = NEVER
 
     def connect(self, tls: EndpointTls, timeout: float) -> None:

@@ -161,6 +161,10 @@ def test_a_member_gets_in_and_the_upstream_is_told_who_it_is(charon: CharonProce
     assert (line["identity"], line["status"], line["listener"]) == (SHOP, 200, "web")
 
 
+def test_an_older_tls_works_as_well(charon: CharonProcess, mesh: Mesh) -> None:
+    assert f"URI={SHOP}" in mesh.curl(charon, "shop", "/", "--tls-max", "1.2")
+
+
 def test_what_a_trusted_proxy_says_of_its_client_is_continued(charon: CharonProcess, mesh: Mesh) -> None:
     answer = mesh.curl(charon, "shop", "/", "-H", "X-Forwarded-Client-Cert: Hash=1", listener="believing")
     assert "X-Forwarded-Client-Cert: Hash=1,By=spiffe://example.org/web;Hash=" in answer
