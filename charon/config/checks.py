@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from charon.base.addresses import Address, unix_path_problem
 from charon.config.document import KeyPath
@@ -25,6 +26,7 @@ def findings(root: Root, listeners: tuple[Listener, ...]) -> Iterator[Finding]:
     yield from route_findings(root)
     yield from _methods(root)
     yield from _pending(root)
+    yield from _concurrency(root)
     yield from _collisions(root, listeners)
     yield from _services(root, listeners)
     if root.admin.socket is not None and unix_path_problem(root.admin.socket):
@@ -110,6 +112,24 @@ def _pending(root: Root) -> Iterator[Finding]:
             if not used and key in limits.model_fields_set and getattr(limits, key) is not None:
                 because = ((*path, cap), ("limits", cap), ("services",))
                 yield Finding((*path, key), f"it has no effect without {cap}", because)
+
+
+def _concurrency(root: Root) -> Iterator[Finding]:
+    shared: ServiceLimits = root.limits
+    places: list[tuple[KeyPath, ServiceLimits]] = [(("limits",), shared)]
+    places += [
+        (("services", name, "limits"), shared.overridden_by(service.limits)) for name, service in root.services.items()
+    ]
+    for path, limits in places:
+        adaptive = limits.adaptive_concurrency
+        if adaptive.min_limit > adaptive.max_limit:
+            here = (*path, "adaptive_concurrency")
+            because = tuple((*at, "adaptive_concurrency", key) for at in (path, ("limits",)) for key in _BOUNDS)
+            yield Finding((*here, "min_limit"), f"it is more than max_limit, {adaptive.max_limit}", because)
+            return
+
+
+_BOUNDS: Final = ("min_limit", "max_limit")
 
 
 def _collisions(root: Root, listeners: tuple[Listener, ...]) -> Iterator[Finding]:

@@ -8,10 +8,10 @@ which hands back a :class:`Settings`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from charon.config.registry import Target
-from charon.config.snapshot import ListenerSpec, LoggingSpec, ServiceSpec, Snapshot
+from charon.config.snapshot import ListenerSpec, LoggingSpec, OverloadSpec, ServiceSpec, Snapshot
 
 _RESTART = {"workers": "workers", "admin.socket": "admin_socket"}
 """Keys that are read at start only, and the fields that hold them."""
@@ -23,8 +23,8 @@ class Settings:
 
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
-    file from another. ``workers`` is a number;
-    ``drain_timeout`` is in seconds.
+    file from another. ``workers`` is a number; ``drain_timeout`` is in seconds; ``max_connections`` is of all listeners
+    together.
     """
 
     file: str
@@ -38,6 +38,8 @@ class Settings:
     workers: int
     drain_timeout: float
     digest: str
+    max_connections: int | None = None
+    overload: OverloadSpec = field(default_factory=OverloadSpec)
 
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
         """The keys of ``changed`` that differ and cannot be put in force while Charon runs."""
@@ -62,6 +64,8 @@ class Settings:
             services={name: self._treated(name, spec) for name, spec in services.items()},
             logging=self.logging,
             drain_timeout=self.drain_timeout,
+            max_connections=self.max_connections,
+            overload=self.overload,
             admin_socket=self.admin_socket,
             instance_id=instance_id,
         )

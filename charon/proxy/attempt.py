@@ -280,6 +280,8 @@ class Attempt:
                 chunked=self._request_chunked(),
                 limit=self.listener.max_body,
                 idle=timeouts.idle,
+                stall=min(timeouts.client_body, timeouts.idle),
+                rate=self.listener.min_body_rate,
                 patience=timeouts.response_headers,
                 keep=max(0, self._keep_bytes - self.body.size),
             )

@@ -14,7 +14,16 @@ from typing import Any
 from gevent.event import Event as Flag
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from charon.base.errors import CLIENT_ABORT, DRAINING, INTERNAL, REQUEST_TIMEOUT, BadMessage, ExchangeFailed, Reason
+from charon.base.errors import (
+    CLIENT_ABORT,
+    CLIENT_TOO_SLOW,
+    DRAINING,
+    INTERNAL,
+    REQUEST_TIMEOUT,
+    BadMessage,
+    ExchangeFailed,
+    Reason,
+)
 from charon.base.names import Event
 from charon.net.accept import peer_ip
 from charon.net.deadlines import NEVER, deadlines
@@ -32,6 +41,9 @@ from charon.wire.messages import RequestHead, parse_request
 
 _LINGER = 5.0
 """Seconds in which a client may still send after the last answer, so that a reset does not destroy that answer."""
+
+_SHORT_LINGER = 0.5
+"""The same for a client that was too slow: it has had its time, and there is little of it on the way."""
 
 _LAST_REQUEST = 1.0
 """Seconds that a connection accepted at the very end of a listener's life has for its request to arrive."""
@@ -84,8 +96,8 @@ class HttpConnection(WSGIHandler):
     def _serve_one(self) -> bool:
         """One request and its answer. Returns whether another may follow."""
         data = self.buffer or self._next_bytes()
-        while data == b"\r\n":  # old clients end a body with one more line (RFC 9112 section 2.2): no request has begun
-            data = self._next_bytes()
+        if data == b"\r\n":
+            data = self._after_empty_lines()
         if not data:
             return False
         listener = self.server.listener
@@ -113,10 +125,25 @@ class HttpConnection(WSGIHandler):
             self._linger(exchange)
         return keep
 
+    def _after_empty_lines(self) -> bytes:
+        """Old clients end a body with one more line (RFC 9112 section 2.2), with which no request begins. Such lines
+        do not make the wait for one any longer: a connection could be held open with them for ever."""
+        self.stream.cutoff = monotonic() + self._patience()
+        try:
+            while (data := self._next_bytes()) == b"\r\n":
+                pass
+            return data
+        finally:
+            self.stream.cutoff = NEVER
+
+    def _patience(self) -> float:
+        """How long the next request may take to begin, in seconds."""
+        timeouts = self.server.listener.timeouts
+        return timeouts.idle if self.served else timeouts.client_header
+
     def _next_bytes(self) -> bytes:
         """The first bytes of the next request; ``b""`` when there will be none."""
-        timeouts = self.server.listener.timeouts
-        patience = timeouts.idle if self.served else timeouts.client_header
+        patience = self._patience()
         if self.server.draining:
             if self.served:
                 return b""
@@ -191,11 +218,12 @@ class HttpConnection(WSGIHandler):
         head = exchange.head
         if head is not None and not head.keep_alive and not self.buffer and not head.body:
             return  # the client asked for the close and has sent all it will
-        self._close_gently()
+        slow = exchange.reason is REQUEST_TIMEOUT or exchange.reason is CLIENT_TOO_SLOW
+        self._close_gently(_SHORT_LINGER if slow else _LINGER)
 
-    def _close_gently(self) -> None:
+    def _close_gently(self, seconds: float = _LINGER) -> None:
         stream = self.stream
-        stream.cutoff = monotonic() + _LINGER
+        stream.cutoff = monotonic() + seconds
         try:
             stream.finish_writing()
             while stream.read(_LINGER):
