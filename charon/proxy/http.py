@@ -19,6 +19,7 @@ from charon.base.errors import (
     CLIENT_TOO_SLOW,
     DRAINING,
     INTERNAL,
+    OVERLOADED,
     REQUEST_TIMEOUT,
     BadMessage,
     ExchangeFailed,
@@ -42,6 +43,9 @@ from charon.wire.messages import RequestHead, parse_request
 _LINGER = 5.0
 """Seconds in which a client may still send after the last answer, so that a reset does not destroy that answer."""
 
+_COME_BACK = 1
+"""Seconds after which a client that was turned away may try again: overload is over within a few, or goes on."""
+
 _SHORT_LINGER = 0.5
 """The same for a client that was too slow: it has had its time, and there is little of it on the way."""
 
@@ -57,7 +61,8 @@ class HttpConnection(WSGIHandler):
     """One client connection: requests one after the other until either side ends it.
 
     ``buffer`` holds bytes read beyond the current request. ``waits_on`` is the upstream stream whose answer is being
-    waited for, ``relay`` the tunnel after an upgrade; ``idle`` says that no request is under way.
+    waited for, ``passes_on`` the one whose answer is being passed on as it comes, ``endless`` that nobody knows how
+    long that will be; ``relay`` is the tunnel after an upgrade; ``idle`` says that no request is under way.
     """
 
     server: HttpServer
@@ -69,6 +74,8 @@ class HttpConnection(WSGIHandler):
         self.client = peer_ip(address)
         self.buffer = b""
         self.waits_on: Stream | None = None
+        self.passes_on: Stream | None = None
+        self.endless = False
         self.relay: Relay | None = None
         self.idle = True
         self.served = 0
@@ -110,8 +117,12 @@ class HttpConnection(WSGIHandler):
             if head is not None:
                 if head.forwarded is not None:
                     exchange.client = client_address(head, self.client, listener.trusted)
-                keep = carry(self, exchange, listener)
-                self.stream.cutoff = NEVER
+                guard = self.server.plane.guard
+                if guard.shedding and head.path != listener.metrics_path and guard.sheds():
+                    keep = self._shed(exchange, head)
+                else:
+                    keep = carry(self, exchange, listener)
+                    self.stream.cutoff = NEVER
         except Exception as error:  # noqa: BLE001 - a fault of ours must cost one request, not the worker
             exchange.fail(INTERNAL, repr(error))
             self.server.plane.events.error(Event.INTERNAL_ERROR, exc=error, listener=listener.name)
@@ -202,6 +213,21 @@ class HttpConnection(WSGIHandler):
         exchange.status = bad.reason.status
         self.answer(exchange, local_answer(bad.reason))
 
+    def _shed(self, exchange: Exchange, head: RequestHead) -> bool:
+        """Turn a request away before anything is done for it: the worker has more to do than it can."""
+        exchange.fail(OVERLOADED, "the worker has more to do than it can")
+        exchange.status = OVERLOADED.status
+        # A body would have to be read to its end first, which is the very work that there is too much of.
+        keep = head.keep_alive and not head.body and not self.server.draining
+        answer = local_answer(
+            OVERLOADED,
+            version=head.version,
+            keep_alive=keep,
+            head_only=head.method == b"HEAD",
+            retry_after=_COME_BACK,
+        )
+        return self.answer(exchange, answer) and keep
+
     def answer(self, exchange: Exchange, answer: bytes) -> bool:
         """Send an answer of Charon's own. Returns whether the client took it."""
         exchange.started = True
@@ -246,8 +272,9 @@ class HttpConnection(WSGIHandler):
             self.relay.end(DRAINING, "drain timeout")
             return
         self.stream.interrupt(ExchangeFailed(DRAINING, "drain timeout"))
-        if self.waits_on is not None:
-            self.waits_on.interrupt(ExchangeFailed(DRAINING, "drain timeout"))
+        for upstream in (self.waits_on, self.passes_on):
+            if upstream is not None:
+                upstream.interrupt(ExchangeFailed(DRAINING, "drain timeout"))
 
     def notice_departure(self, now: float, client_fin: float) -> None:
         """Called by the sweep: a client that has left while its answer is waited for ends the wait."""
@@ -323,6 +350,9 @@ class HttpServer(ProxyServer, WSGIServer):
         for connection in tuple(self.connections):
             if connection.waits_on is not None or connection.left_at or connection.pausing:
                 connection.notice_departure(now, client_fin)
+
+    def endless(self) -> list[HttpConnection]:
+        return [c for c in self.connections if c.relay is not None or (c.passes_on is not None and c.endless)]
 
     def close_idle(self) -> None:
         for connection in tuple(self.connections):
