@@ -180,9 +180,9 @@ class BulkheadSpec:
 
 @dataclass(frozen=True, slots=True)
 class ConcurrencySpec:
-    """How the number of requests at the same time is found, in each worker: between ``min_limit`` and ``max_limit``,
-    so that the median latency stays below ``target_latency`` seconds or, where that is None, ``tolerance`` times the
-    usual one, which is measured again after ``remeasure`` seconds of too much."""
+    """How the number of requests at the same time is found, of all workers together: between ``min_limit`` and
+    ``max_limit``, so that the median latency stays near ``target_latency`` seconds or, where that is None,
+    ``tolerance`` times the usual one, which is measured again after ``remeasure`` seconds of too much."""
 
     min_limit: int = 4
     max_limit: int = 1000

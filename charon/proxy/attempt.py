@@ -220,6 +220,8 @@ class Attempt:
         if self.exchange.watches_latency:
             now = monotonic()
             self.endpoint.observe(now - self._began, now)
+            if self.exchange.place is not None:
+                self.exchange.place.answered(now, well=well)
         if response.status >= 400:
             head = self.exchange.head
             assert head is not None

@@ -67,6 +67,10 @@ class DataPlane:
         gauge = self.metrics.gauge
         gauge(Metric.CONNECTIONS_DRAINING, (), sum(len(s.connections) for s in servers if s.draining))
         gauge(Metric.ACCEPTING_PAUSED, (), float(self.guard.capacity.paused is not None))
+        for service in self.services:
+            if service.concurrency is not None:
+                # All workers see the one limit, and what they report is added up.
+                gauge(Metric.CONCURRENCY_LIMIT, (service.name,), service.concurrency.limit / self.sharing.slots)
         for cause in CAUSES:
             gauge(Metric.OVERLOADED, (cause,), float(cause in self.guard.causes))
         for endpoint in self.services.endpoints():

@@ -59,15 +59,15 @@ class AdaptiveConcurrency(Section):
     their answers than they do when there is little to do, more are let through; when they wait longer, fewer. What is
     over it is answered with 503 `overloaded` and `Retry-After` at once, so that those that are let through stay fast
     however many come. A request counts until the head of its answer is there; upgraded and TCP connections do not
-    count. Each worker has a limit of its own, by what it sees. What is slow by itself, and not for the number of its
-    requests, gets its new usual latency within `remeasure`."""
+    count. There is one limit for each service, of all workers together. A service that gets slower by itself, and not
+    for the number of its requests, is held up for some seconds until that is known."""
 
     enabled: Boolean = setting(False, "Look after this service in that way.")
     min_limit: Annotated[int, *Whole(1, 1_000_000)] = setting(
-        4, "Requests at the same time that every worker lets through whatever their latency is."
+        4, "Requests at the same time that are let through whatever their latency is, all workers together."
     )
     max_limit: Annotated[int, *Whole(1, 1_000_000)] = setting(
-        1000, "Requests at the same time that a worker never goes beyond."
+        1000, "Requests at the same time that are never gone beyond, all workers together."
     )
     tolerance: Annotated[float, *Number(1, 100)] = setting(
         2.0,
