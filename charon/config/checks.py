@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from charon.base.addresses import Address, unix_path_problem
 from charon.config.document import KeyPath
@@ -115,21 +114,22 @@ def _pending(root: Root) -> Iterator[Finding]:
 
 
 def _concurrency(root: Root) -> Iterator[Finding]:
+    """Each bound may be written in another place; it is the one written here, of the two, that is wrong."""
     shared: ServiceLimits = root.limits
-    places: list[tuple[KeyPath, ServiceLimits]] = [(("limits",), shared)]
+    places: list[tuple[KeyPath, ServiceLimits, ServiceLimits]] = [(("limits",), shared, shared)]
     places += [
-        (("services", name, "limits"), shared.overridden_by(service.limits)) for name, service in root.services.items()
+        (("services", name, "limits"), service.limits, shared.overridden_by(service.limits))
+        for name, service in root.services.items()
     ]
-    for path, limits in places:
-        adaptive = limits.adaptive_concurrency
-        if adaptive.min_limit > adaptive.max_limit:
-            here = (*path, "adaptive_concurrency")
-            because = tuple((*at, "adaptive_concurrency", key) for at in (path, ("limits",)) for key in _BOUNDS)
-            yield Finding((*here, "min_limit"), f"it is more than max_limit, {adaptive.max_limit}", because)
-            return
-
-
-_BOUNDS: Final = ("min_limit", "max_limit")
+    for path, written, limits in places:
+        given, used = written.adaptive_concurrency.model_fields_set, limits.adaptive_concurrency
+        if used.min_limit <= used.max_limit or not given.intersection(("min_limit", "max_limit")):
+            continue
+        here = (*path, "adaptive_concurrency")
+        if "min_limit" in given:
+            yield Finding((*here, "min_limit"), f"it is more than max_limit, {used.max_limit}", (here,))
+        else:
+            yield Finding((*here, "max_limit"), f"it is less than min_limit, {used.min_limit}", (here,))
 
 
 def _collisions(root: Root, listeners: tuple[Listener, ...]) -> Iterator[Finding]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from charon.proxy.http import HttpConnection
     from charon.proxy.listener import Listener
     from charon.proxy.service import Service
+    from charon.shared.concurrency import ServiceConcurrency
 
 METRICS_SERVICE = "charon-admin"
 """The supervisor's admin socket, as a service; ``/metrics`` on a listener is forwarded there."""
@@ -65,7 +66,9 @@ def carry(connection: HttpConnection, exchange: Exchange, listener: Listener) ->
         if rule.redirect is not None:
             keep = _redirect(connection, exchange, head, body)
         else:
-            keep = _Forwarding(connection, exchange, listener, _service(connection, name), body).run()
+            service = _service(connection, name)
+            forwarding = _Forwarding(connection, exchange, listener, service, body)
+            keep = forwarding.run() if service.concurrency is None else forwarding.run_in_place(service.concurrency)
     except BadMessage as bad:
         keep = _answer_failure(connection, exchange, body, ExchangeFailed(bad.reason, bad.detail))
     except ExchangeFailed as failure:
@@ -149,22 +152,20 @@ class _Forwarding:
         if timeouts.request is not None:
             exchange.cutoff = exchange.start + timeouts.request
 
-    def run(self) -> bool:
-        """Try until there is an answer to pass on. Returns whether the client's connection can go on."""
-        concurrency = self.service.concurrency
-        if concurrency is None:
-            return self._run()
+    def run_in_place(self, concurrency: ServiceConcurrency) -> bool:
+        """As :meth:`run`, if the service may have one more request now. Raises ExchangeFailed (503) if not."""
         # Before anything is done for it: what is turned away should cost as little as possible.
         if not concurrency.enter():
             self.connection.server.plane.metrics.count(Metric.CONCURRENCY_SHED, (self.service.name,))
             raise ExchangeFailed(OVERLOADED, self.service.name, retry_after=1.0)
         place = self.exchange.place = Place(concurrency, monotonic())
         try:
-            return self._run()
+            return self.run()
         finally:
             place.leave()
 
-    def _run(self) -> bool:
+    def run(self) -> bool:
+        """Try until there is an answer to pass on. Returns whether the client's connection can go on."""
         exchange = self.exchange
         service = self.service
         request = self._request_bytes()

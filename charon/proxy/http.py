@@ -139,7 +139,8 @@ class HttpConnection(WSGIHandler):
     def _after_empty_lines(self) -> bytes:
         """Old clients end a body with one more line (RFC 9112 section 2.2), with which no request begins. Such lines
         do not make the wait for one any longer: a connection could be held open with them for ever."""
-        self.stream.cutoff = monotonic() + self._patience()
+        timeouts = self.server.listener.timeouts
+        self.stream.cutoff = monotonic() + (timeouts.idle if self.served else timeouts.client_header)
         try:
             while (data := self._next_bytes()) == b"\r\n":
                 pass
@@ -147,14 +148,10 @@ class HttpConnection(WSGIHandler):
         finally:
             self.stream.cutoff = NEVER
 
-    def _patience(self) -> float:
-        """How long the next request may take to begin, in seconds."""
-        timeouts = self.server.listener.timeouts
-        return timeouts.idle if self.served else timeouts.client_header
-
     def _next_bytes(self) -> bytes:
         """The first bytes of the next request; ``b""`` when there will be none."""
-        patience = self._patience()
+        timeouts = self.server.listener.timeouts
+        patience = timeouts.idle if self.served else timeouts.client_header
         if self.server.draining:
             if self.served:
                 return b""
