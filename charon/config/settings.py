@@ -8,10 +8,10 @@ which hands back a :class:`Settings`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from charon.config.registry import Target
-from charon.config.snapshot import EndpointSpec, ListenerSpec, LoggingSpec, ServiceSpec, Snapshot
+from charon.config.snapshot import EndpointSpec, ListenerSpec, LoggingSpec, OverloadSpec, ServiceSpec, Snapshot
 
 Treat = Callable[[str, tuple[EndpointSpec, ...], int], ServiceSpec]
 
@@ -26,7 +26,7 @@ class Settings:
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
     file from another. ``workers`` is a number; ``drain_timeout`` and
-    ``worker_timeout`` are in seconds.
+    ``worker_timeout`` are in seconds; ``max_connections`` is of all listeners together.
     """
 
     file: str
@@ -42,6 +42,8 @@ class Settings:
     worker_timeout: float
     reload_on_change: bool
     digest: str
+    max_connections: int | None = None
+    overload: OverloadSpec = field(default_factory=OverloadSpec)
 
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
         """The keys of ``changed`` that differ and cannot be put in force while Charon runs."""
@@ -66,6 +68,8 @@ class Settings:
             services=services,
             logging=self.logging,
             drain_timeout=self.drain_timeout,
+            max_connections=self.max_connections,
+            overload=self.overload,
             admin_socket=self.admin_socket,
             instance_id=instance_id,
         )
