@@ -96,11 +96,10 @@ def format_duration(seconds: float) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """A time for people, in its largest fitting unit: ``3 days``, ``7 hours``, ``1 minute``."""
-    for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60)):
-        count = int(seconds // size)
-        if count >= (2 if unit != "minute" else 1):
-            return f"{count} {unit}s" if count != 1 else f"{count} {unit}"
+    """A time for people, in the largest unit of which there are two or more: ``3 days``, ``47 hours``, ``1 second``."""
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}"
     count = max(1, int(seconds))
     return f"{count} seconds" if count != 1 else "1 second"
 

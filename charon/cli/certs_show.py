@@ -80,8 +80,8 @@ def _pair(source: MaterialSource, style: Style, now: float) -> list[str]:
 
 def _file(path: str, style: Style, now: float) -> list[str]:
     """Every certificate of a file."""
-    print(style.bold(path))
     certs = parse_certificates(read(path), path)
+    print(style.bold(path))
     problems = []
     for number, cert in enumerate(certs):
         facts = facts_of(cert)

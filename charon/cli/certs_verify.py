@@ -53,7 +53,7 @@ def verify(args: argparse.Namespace) -> int:
     now = SystemClock().wall()
     own = _own_certificate(args.dir)
     name = args.server_name or address.host
-    looked = _handshake(address, name, _context(args, own, checked=False), args.timeout)
+    looked = _handshake(address, name, _context(args, own, checked=False), args.timeout, last_word=True)
     rows: list[tuple[str, Cell]] = [("peer", Cell(str(address)))]
     reasons: list[str] = []
     if looked.cert is None:
@@ -62,6 +62,9 @@ def verify(args: argparse.Namespace) -> int:
         facts = facts_of(looked.cert)
         rows.append(("protection", Cell(looked.protection)))
         rows += rows_of(facts, kind_of(looked.cert.public_key()), "certificate", style, now)
+        bundle = Path(args.dir, CA_CERT)
+        if not bundle.exists() and not args.system_roots:
+            reasons.append(f"there is nothing to trust: no {bundle}, and no --system-roots")
         checked = _handshake(address, name, _context(args, own, checked=True), args.timeout)
         if checked.cert is None and checked.problem is not None:
             reasons.append(checked.problem)
@@ -97,8 +100,6 @@ def _context(args: argparse.Namespace, own: MaterialSource | None, *, checked: b
         bundle = Path(args.dir, CA_CERT)
         if bundle.exists():
             context.load_verify_locations(cadata=read(bundle).decode("ascii", "replace"))
-        elif not args.system_roots:
-            raise CertificateError(f"{bundle}: there is no such file, so nothing to trust; or give --system-roots")
     else:
         context.verify_mode = ssl.CERT_NONE
     if own is not None and own.cert_file is not None:
@@ -106,8 +107,10 @@ def _context(args: argparse.Namespace, own: MaterialSource | None, *, checked: b
     return context
 
 
-def _handshake(address: Address, name: str, context: ssl.SSLContext, timeout: float) -> Shown:
-    """One connection. Raises StartError when there is none."""
+def _handshake(
+    address: Address, name: str, context: ssl.SSLContext, timeout: float, *, last_word: bool = False
+) -> Shown:
+    """One connection; with ``last_word`` the peer has time to refuse us. Raises StartError when there is none."""
     try:
         if address.is_unix:
             raise StartError("only host:port can be asked")
@@ -127,7 +130,9 @@ def _handshake(address: Address, name: str, context: ssl.SSLContext, timeout: fl
             der = secure.getpeercert(binary_form=True)
             cert = None if der is None else x509.load_der_x509_certificate(der)
             cipher = secure.cipher()
-            return Shown(cert, f"{secure.version()}, {cipher[0] if cipher else ''}", _last_word(secure))
+            return Shown(
+                cert, f"{secure.version()}, {cipher[0] if cipher else ''}", _last_word(secure) if last_word else None
+            )
 
 
 def _last_word(secure: ssl.SSLSocket) -> str | None:

@@ -6,11 +6,10 @@ What is in the files is for :mod:`charon.identity` to read; here they are only n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
-from charon.base.identities import spiffe_id
-from charon.config.snapshot import ClientTlsSpec
+from charon.config.snapshot import ClientTlsSpec, TlsMaterial
 
 CA_CERT: Final = "ca-cert.pem"
 CA_KEY: Final = "ca-key.pem"
@@ -58,44 +57,31 @@ class MaterialSource:
         return tuple(path for path in named if path is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceTlsRule:
-    """How a service is spoken TLS to. Where ``own_identity_in`` names a trust domain, its endpoints must have the
-    identity of the service there."""
-
-    spec: ClientTlsSpec
-    own_identity_in: str | None = None
-
-    def of(self, service: str) -> ClientTlsSpec:
-        """The rule for the service of that name."""
-        if self.own_identity_in is None:
-            return self.spec
-        return replace(self.spec, identities=(spiffe_id(self.own_identity_in, service),))
-
-
 PUBLIC: Final = "public authorities"
 """Name of the material that is nothing at all: no certificate, and trust in the public authorities alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceTlsRules:
+class ServiceTls:
     """How a service is spoken TLS to: ``plain`` (None: not at all), or ``https`` where its addresses are written so."""
 
-    plain: ServiceTlsRule | None
-    https: ServiceTlsRule
+    plain: ClientTlsSpec | None
+    https: ClientTlsSpec
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTls:
     """TLS towards services: ``by_service`` where a service has rules of its own, ``default`` for all others."""
 
-    default: ServiceTlsRules = field(
-        default_factory=lambda: ServiceTlsRules(None, ServiceTlsRule(ClientTlsSpec(PUBLIC, system_roots=True)))
-    )
-    by_service: Mapping[str, ServiceTlsRules] = field(default_factory=dict)
+    default: ServiceTls = field(default_factory=lambda: ServiceTls(None, ClientTlsSpec(PUBLIC, system_roots=True)))
+    by_service: Mapping[str, ServiceTls] = field(default_factory=dict)
 
     def of(self, service: str, *, https: bool) -> ClientTlsSpec | None:
         """How the service is spoken TLS to; None: not at all. ``https``: its addresses are written so."""
         rules = self.by_service.get(service, self.default)
-        rule = rules.https if https else rules.plain
-        return None if rule is None else rule.of(service)
+        return rules.https if https else rules.plain
+
+
+def with_public(materials: Mapping[str, TlsMaterial]) -> dict[str, TlsMaterial]:
+    """``materials``, and the one that is nothing: where the public authorities alone are trusted."""
+    return {PUBLIC: TlsMaterial("public"), **materials}

@@ -16,8 +16,7 @@ from charon.config.certificates import (
     SERVER_KEY,
     IssuePlan,
     MaterialSource,
-    ServiceTlsRule,
-    ServiceTlsRules,
+    ServiceTls,
     UpstreamTls,
 )
 from charon.config.schema.listener import Listener
@@ -65,15 +64,14 @@ def access_spec(access: Access, tls: Tls | None = None) -> AccessSpec | None:
 
 def upstream_tls(root: Root, listeners: tuple[Listener, ...], folder: Path, materials: Materials) -> UpstreamTls:
     """TLS towards all services."""
-    public = ServiceTlsRule(ClientTlsSpec(PUBLIC, root.tls.min_version, system_roots=True))
+    public = ClientTlsSpec(PUBLIC, root.tls.min_version, system_roots=True)
     mesh = None
     if mesh_is_used(root):
-        source = client_source(root, listeners, folder)
-        spec = ClientTlsSpec(materials.name(source), root.tls.min_version)
-        mesh = ServiceTlsRule(spec, trust_domain(root.tls))
-    default = ServiceTlsRules(mesh if root.tls.upstream_tls else None, public)
+        material = materials.name(client_source(root, listeners, folder))
+        mesh = ClientTlsSpec(material, root.tls.min_version, trust_domain=trust_domain(root.tls))
+    default = ServiceTls(mesh if root.tls.upstream_tls else None, public)
     rules = {
-        name: _service_rules(root, service, client_source(root, listeners, folder), folder, materials)
+        name: _service_tls(root, service, client_source(root, listeners, folder), folder, materials)
         for name, service in root.services.items()
         if service.tls.model_fields_set
     }
@@ -82,13 +80,11 @@ def upstream_tls(root: Root, listeners: tuple[Listener, ...], folder: Path, mate
             target = listener.target_service_addr
             if listener.target_service_name is None and target is not None:
                 # It is known by its address alone: there is no name that its identity could have.
-                rules.setdefault(str(target.address), ServiceTlsRules(ServiceTlsRule(default.plain.spec), public))
+                rules.setdefault(str(target.address), ServiceTls(replace(default.plain, trust_domain=None), public))
     return UpstreamTls(default, rules)
 
 
-def _service_rules(
-    root: Root, service: Service, mesh: MaterialSource, folder: Path, materials: Materials
-) -> ServiceTlsRules:
+def _service_tls(root: Root, service: Service, mesh: MaterialSource, folder: Path, materials: Materials) -> ServiceTls:
     tls = service.tls
     cert, key, crl = (path(folder, given) for given in (tls.cert_file, tls.key_file, tls.crl_file))
     alone = MaterialSource(cert, key, path(folder, tls.ca_file), crl)
@@ -97,24 +93,24 @@ def _service_rules(
     mesh = replace(mesh, crl_file=crl or mesh.crl_file)
     domain = trust_domain(root.tls) if tls.server_name is None and not tls.identities else None
 
-    def rule(source: MaterialSource, domain: str | None, *, public: bool) -> ServiceTlsRule:
-        spec = ClientTlsSpec(
-            PUBLIC if source == MaterialSource() else materials.name(source),
-            tls.min_version or root.tls.min_version,
-            tls.server_name,
-            tuple(dict.fromkeys(tls.identities)),
-            public,
+    def spec(source: MaterialSource, domain: str | None, *, public: bool) -> ClientTlsSpec:
+        return ClientTlsSpec(
+            material=PUBLIC if source == MaterialSource() else materials.name(source),
+            min_version=tls.min_version or root.tls.min_version,
+            server_name=tls.server_name,
+            identities=tuple(dict.fromkeys(tls.identities)),
+            system_roots=public,
+            trust_domain=domain,
         )
-        return ServiceTlsRule(spec, domain)
 
     wanted = root.tls.upstream_tls if tls.enabled is None else tls.enabled
     if has_own_trust(service):
-        own = rule(alone, None, public=tls.system_roots)
-        return ServiceTlsRules(own if wanted else None, own)
-    plain = rule(mesh, domain, public=False) if wanted else None
+        own = spec(alone, None, public=tls.system_roots)
+        return ServiceTls(own if wanted else None, own)
+    plain = spec(mesh, domain, public=False) if wanted else None
     if tls.enabled or tls.identities:
-        return ServiceTlsRules(plain, plain or rule(mesh, domain, public=False))
-    return ServiceTlsRules(plain, rule(alone, None, public=True))
+        return ServiceTls(plain, plain or spec(mesh, domain, public=False))
+    return ServiceTls(plain, spec(alone, None, public=True))
 
 
 def trust_domain(tls: Tls) -> str | None:
@@ -150,10 +146,16 @@ def client_source(root: Root, listeners: Iterable[Listener], folder: Path) -> Ma
         local_names=False,
         lifetime=tls.lifetime,
         key_type=tls.key_type,
-        make_authority=any(own.tls.enabled and folder / own.tls.cert_dir == home for own in listeners),
+        make_authority=any(makes_authority(own.tls) and folder / own.tls.cert_dir == home for own in listeners),
         spare=(str(home / SERVER_CERT), str(home / SERVER_KEY)),
     )
     return _source(tls, folder, CLIENT_CERT, CLIENT_KEY, plan, trusts=True)
+
+
+def makes_authority(tls: Tls) -> bool:
+    """Is an authority made in `cert_dir` where there is none? Only a side that shows its certificates to others has
+    use for one of its own: a client that made its own would trust nobody."""
+    return tls.enabled and tls.cert_file is None
 
 
 def _source(tls: Tls, folder: Path, cert: str, key: str, plan: IssuePlan, *, trusts: bool) -> MaterialSource:

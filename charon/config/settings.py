@@ -7,13 +7,23 @@ which hands back a :class:`Settings`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from charon.config.certificates import PUBLIC, MaterialSource, UpstreamTls
+from charon.config.certificates import MaterialSource, UpstreamTls, with_public
 from charon.config.interception import InterceptSpec
 from charon.config.registry import Target
-from charon.config.snapshot import ListenerSpec, LoggingSpec, ServiceSpec, Snapshot, TlsMaterial
+from charon.config.snapshot import (
+    EndpointSpec,
+    ListenerSpec,
+    LoggingSpec,
+    OverloadSpec,
+    ServiceSpec,
+    Snapshot,
+    TlsMaterial,
+)
+
+Treat = Callable[[str, tuple[EndpointSpec, ...], int], ServiceSpec]
 
 _RESTART = {"workers": "workers", "admin.socket": "admin_socket"}
 """Keys that are read at start only, and the fields that hold them."""
@@ -25,8 +35,9 @@ class Settings:
 
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
-    file from another. ``workers`` is a number; ``drain_timeout`` and ``worker_timeout`` are in seconds.
-    ``certificates`` are the sources of ``Snapshot.materials``, by name. ``intercept`` is None where it is off.
+    file from another. ``workers`` is a number; ``drain_timeout`` and ``worker_timeout`` are in seconds;
+    ``max_connections`` is of all listeners together. ``certificates`` are the sources of ``Snapshot.materials``, by
+    name. ``intercept`` is None where it is off.
     """
 
     file: str
@@ -40,10 +51,13 @@ class Settings:
     workers: int
     drain_timeout: float
     worker_timeout: float
+    reload_on_change: bool
     digest: str
     upstream_tls: UpstreamTls = field(default_factory=UpstreamTls)
     certificates: Mapping[str, MaterialSource] = field(default_factory=dict)
     intercept: InterceptSpec | None = None
+    max_connections: int | None = None
+    overload: OverloadSpec = field(default_factory=OverloadSpec)
 
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
         """The keys of ``changed`` that differ and cannot be put in force while Charon runs."""
@@ -66,22 +80,30 @@ class Settings:
         instance_id: str,
         materials: Mapping[str, TlsMaterial] | None = None,
     ) -> Snapshot:
-        """What workers are told, with ``services`` as they are resolved now, and ``materials`` for ``certificates``. A
-        service that is named and not among them stays a name: its requests are answered with `unknown_service`."""
+        """What workers are told, with ``services`` as :meth:`treating` makes them, and ``materials`` for
+        ``certificates``. A service that is named and not among them stays a name: its requests are answered with
+        `unknown_service`."""
         return Snapshot(
             generation=generation,
             listeners=self.listeners,
-            services={name: self._treated(name, spec) for name, spec in services.items()},
+            services=services,
             logging=self.logging,
             drain_timeout=self.drain_timeout,
+            max_connections=self.max_connections,
+            overload=self.overload,
             admin_socket=self.admin_socket,
             instance_id=instance_id,
-            materials={PUBLIC: TlsMaterial("public"), **(materials or {})},
+            materials=with_public(materials or {}),
             mark=0 if self.intercept is None else self.intercept.mark,
         )
 
-    def _treated(self, name: str, found: ServiceSpec) -> ServiceSpec:
-        """The endpoints that were found, with the settings that are meant for them."""
-        settings = self.service_settings.get(name, self.default_service)
-        tls = self.upstream_tls.of(name, https=found.https)
-        return replace(settings, name=name, endpoints=found.endpoints, known=found.known, https=found.https, tls=tls)
+    def treating(self) -> Treat:
+        """What makes a service of a name, the endpoints that were found, and a row: with the settings meant for it."""
+        own = {name: spec.treatment() for name, spec in self.service_settings.items()}
+        default = self.default_service.treatment()
+
+        def treat(name: str, endpoints: tuple[EndpointSpec, ...], row: int) -> ServiceSpec:
+            tls = self.upstream_tls.of(name, https=bool(endpoints) and endpoints[0].https)
+            return ServiceSpec(name=name, endpoints=endpoints, row=row, **(own.get(name, default) | {"tls": tls}))
+
+        return treat

@@ -2,16 +2,21 @@
 
 The supervisor builds a :class:`Snapshot` from configuration and discovery and sends it down the channel; a worker
 swaps one reference, and a request keeps the snapshot it started with. Plain values only: a worker never imports the
-schema. Times are seconds, sizes are bytes; ``None`` means "no limit" wherever it is allowed.
+schema. Times are seconds, sizes are bytes; ``None`` means "no limit" wherever it is allowed. Of what a large registry
+holds by the ten thousand, endpoints and addresses, the values are tuples, which are made and compared fastest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+from charon.base.identities import spiffe_id
 
 
-@dataclass(frozen=True, slots=True)
-class SocketAddress:
+class SocketAddress(NamedTuple):
     """Where to connect: ``host`` is a literal IP address, or a path when ``port`` is 0 (a Unix socket)."""
 
     host: str
@@ -22,13 +27,13 @@ class SocketAddress:
         return self.port == 0
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointSpec:
+class EndpointSpec(NamedTuple):
     """One endpoint of a service.
 
     ``name`` is its label in logs and metrics (``localhost:9091``, or ``10.0.0.5:80`` where a name has several
     addresses). ``host`` is the host name it was written with, without a port, empty for a literal address or a Unix
-    socket. ``candidates`` are tried in order within one connect timeout (``localhost`` over IPv4, then IPv6).
+    socket; ``https``: it was written ``https://``. ``candidates`` are tried in order within one connect timeout
+    (``localhost`` over IPv4, then IPv6).
     ``row`` is its row in the shared table, -1 for none.
     """
 
@@ -37,6 +42,7 @@ class EndpointSpec:
     weight: int = 1
     row: int = -1
     host: str = ""
+    https: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +75,10 @@ class ServerTlsSpec:
 class ClientTlsSpec:
     """TLS towards the endpoints of a service. ``material`` is a key of ``Snapshot.materials``.
 
-    ``identities``: SPIFFE identities, one of which the endpoint must have; where there are none, its certificate must
-    be for ``server_name``. ``server_name`` is also sent as SNI; None: the endpoint's own host name. ``system_roots``:
-    the public authorities are trusted as well as those of the material.
+    ``identities``: SPIFFE identities, one of which the endpoint must have; where there are none, that of its service in
+    ``trust_domain``; where that is None too, its certificate must be for ``server_name``. ``server_name`` is also sent
+    as SNI; None: the endpoint's own host name. ``system_roots``: the public authorities are trusted as well as those of
+    the material.
     """
 
     material: str
@@ -79,6 +86,18 @@ class ClientTlsSpec:
     server_name: str | None = None
     identities: tuple[str, ...] = ()
     system_roots: bool = False
+    trust_domain: str | None = None
+
+    @property
+    def by_host_name(self) -> bool:
+        """Does the host name decide who an endpoint is?"""
+        return not self.identities and self.trust_domain is None
+
+    def expected(self, service: str) -> tuple[str, ...]:
+        """The identities, one of which the endpoints of ``service`` must have; none: their host name decides."""
+        if self.identities or self.trust_domain is None:
+            return self.identities
+        return (spiffe_id(self.trust_domain, service),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,27 +201,52 @@ class BulkheadSpec:
     pending_timeout: float = 1.0
 
 
+_BALANCE: Final = BalanceSpec()
+_RETRY: Final = RetrySpec()
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencySpec:
+    """How the number of requests at the same time is found, of all workers together: between ``min_limit`` and
+    ``max_limit``, so that the median latency stays near ``target_latency`` seconds or, where that is None,
+    ``tolerance`` times the usual one, which is measured again after ``remeasure`` seconds of too much."""
+
+    min_limit: int = 4
+    max_limit: int = 1000
+    tolerance: float = 2.0
+    target_latency: float | None = None
+    remeasure: float = 30.0
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """A named set of endpoints and how they are treated. ``known`` is false when the registry does not (or no longer)
-    hold the name. ``breaker``, ``health_check`` and ``passive`` are None where they are off. ``https``: its addresses
-    are written so, which ``tls`` takes into account. ``proxy_header`` is the version of the PROXY header that
-    connections begin with, 0 for none."""
+    hold the name. ``breaker``, ``health_check`` and ``passive`` are None where they are off. ``proxy_header`` is the
+    version of the PROXY header that connections begin with, 0 for none."""
 
     name: str
     endpoints: tuple[EndpointSpec, ...]
-    balance: BalanceSpec = field(default_factory=BalanceSpec)
+    balance: BalanceSpec = _BALANCE
     breaker: BreakerSpec | None = None
     health_check: HealthCheckSpec | None = None
     passive: PassiveSpec | None = None
-    retry: RetrySpec = field(default_factory=RetrySpec)
+    retry: RetrySpec = _RETRY
     bulkhead: BulkheadSpec | None = None
+    concurrency: ConcurrencySpec | None = None
     timeouts: TimeoutOverrides | None = None
     tls: ClientTlsSpec | None = None
-    https: bool = False
     proxy_header: int = 0
     known: bool = True
     row: int = -1
+
+    def treatment(self) -> dict[str, Any]:
+        """How the service is treated, by field: all that two services may have in common."""
+        return dict(zip(TREATMENT, treatment(self), strict=True))
+
+
+TREATMENT: Final = tuple(f.name for f in fields(ServiceSpec) if f.name not in ("name", "endpoints", "known", "row"))
+treatment: Final = attrgetter(*TREATMENT)
+"""The values of the fields that are not a service's own, in the order of ``TREATMENT``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +317,7 @@ class Timeouts:
     ``connect``: one upstream connection, all candidates together. ``response_headers``: from the last byte of the
     request to the head of the final response. ``request``: the whole exchange. ``idle``: a connection, or a body in
     either direction, with no byte moving. ``client_header``: from the first byte of a request head to its last.
+    ``client_body``: between two bytes of a request body, never longer than ``idle``.
     ``client_fin``: how long an unanswered request goes on after its client closed its sending side.
     ``tls_handshake``: from a connection to the end of its handshake, or to its whole ClientHello. ``detect``: how long
     it may be open what a client speaks.
@@ -283,6 +328,7 @@ class Timeouts:
     request: float | None = None
     idle: float = 90.0
     client_header: float = 10.0
+    client_body: float = 60.0
     client_fin: float = 0.5
     tls_handshake: float = 10.0
     detect: float = 0.2
@@ -300,12 +346,13 @@ class TimeoutOverrides:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds per listener."""
+    """Bounds per listener. ``min_body_rate`` is in bytes a second."""
 
     max_connections: int = 10_000
     max_header_bytes: int = 65_536
     max_headers: int = 128
     max_body_bytes: int | None = None
+    min_body_rate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,16 +401,27 @@ class LoggingSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class OverloadSpec:
+    """When a worker has too much to do: ``max_loop_lag`` in seconds, ``max_memory`` in bytes of its own; None: off."""
+
+    max_loop_lag: float | None = 0.25
+    max_memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a worker does, as of ``generation`` (counts up with every change). ``mark`` is what connections that
-    are opened bear for the kernel's rules, 0 for none."""
+    """Everything a worker does, as of ``generation`` (counts up with every change). ``max_connections`` is of all
+    listeners and workers together. ``mark`` is what connections that are opened bear for the kernel's rules, 0: none.
+    """
 
     generation: int
     listeners: tuple[ListenerSpec, ...]
-    services: dict[str, ServiceSpec]
+    services: Mapping[str, ServiceSpec]
     materials: dict[str, TlsMaterial] = field(default_factory=dict)
     logging: LoggingSpec = field(default_factory=LoggingSpec)
     drain_timeout: float = 30.0
+    max_connections: int | None = None
+    overload: OverloadSpec = field(default_factory=OverloadSpec)
     admin_socket: str = ""
     instance_id: str = ""
     mark: int = 0

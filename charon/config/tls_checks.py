@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from charon.config.certificates import MaterialSource
-from charon.config.compile_tls import client_source, mesh_is_used, path, server_source, uses_mesh
+from charon.config.compile_tls import client_source, makes_authority, mesh_is_used, path, server_source, uses_mesh
 from charon.config.document import KeyPath
 from charon.config.finding import Finding
 from charon.config.registry import MIXED_SCHEMES
@@ -90,7 +90,9 @@ def _trust_of_upstreams(root: Root, listeners: tuple[Listener, ...]) -> Iterator
     because: tuple[KeyPath, ...] = (("tls", "ca_file"), ("tls", "cert_dir"), ("tls", "enabled"), ("listeners",))
     if tls.cert_file is not None:
         yield Finding(key, "there is nothing to trust endpoints by; give tls.ca_file", because)
-    elif "cert_dir" not in tls.model_fields_set and not any(listener.tls.enabled for listener in listeners):
+    elif "cert_dir" not in tls.model_fields_set and not any(
+        makes_authority(listener.tls) and listener.tls.cert_dir == tls.cert_dir for listener in listeners
+    ):
         text = "there is nothing to trust endpoints by; give tls.cert_dir or tls.ca_file, or tls.enabled: true"
         yield Finding(key, text, because)
 

@@ -7,10 +7,10 @@ cannot be used never takes the place of what is in force.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
@@ -23,6 +23,7 @@ from charon.base.names import Event, Metric
 from charon.base.units import in_words
 from charon.config.certificates import MaterialSource
 from charon.config.snapshot import TlsMaterial
+from charon.discovery.file_watch import Identity, in_thread, observe
 from charon.net.tasks import spawn
 from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
@@ -41,7 +42,7 @@ RETRY_SECONDS: Final = 10.0
 REMIND_SECONDS: Final = 3600.0
 """How often the same trouble is told again."""
 
-Identity = tuple[tuple[int, int, int, int, int] | None, ...]
+Identities = tuple[Identity, ...]
 
 
 @dataclass(slots=True)
@@ -51,11 +52,13 @@ class Kept:
     name: str
     source: MaterialSource
     found: Refreshed
-    identity: Identity
+    identity: Identities
     read_at: float
+    failures: int = 0
+    """Failures in a row to bring it up to date."""
     problem: str | None = None
-    told: dict[str, float] = field(default_factory=dict)
-    """When each trouble was last told, in monotonic seconds."""
+    told: set[str] = field(default_factory=set)
+    """The troubles that were told of it."""
 
 
 class CertificateKeeper:
@@ -69,6 +72,8 @@ class CertificateKeeper:
         self._kept: dict[str, Kept] = {}
         self._busy = Semaphore()
         self._greenlet: Greenlet[..., Any] | None = None
+        self._changed = False
+        self._told: dict[str, float] = {}  # when each trouble was last told, in monotonic seconds
 
     def __repr__(self) -> str:
         return f"<CertificateKeeper materials={len(self._kept)}>"
@@ -86,10 +91,10 @@ class CertificateKeeper:
                 if before is not None and before.source == source:
                     prepared[name] = before
                     continue
-                try:
-                    prepared[name] = _in_thread(_first, name, source, self._clock)
-                except CertificateError as error:
-                    raise StartError(str(error)) from error
+                found, identity = in_thread(_again, source, self._clock)
+                if isinstance(found, CertificateError):
+                    raise StartError(str(found)) from found
+                prepared[name] = Kept(name, source, found, identity, self._clock.monotonic())
         return prepared
 
     def adopt(self, prepared: dict[str, Kept]) -> None:
@@ -131,21 +136,19 @@ class CertificateKeeper:
         while True:
             gevent.sleep(POLL_SECONDS)
             try:
-                changed = self.look()
+                if self.look():
+                    self._on_change()
             except Exception as error:  # noqa: BLE001 - told, and the certificates must still be looked after
                 self._events.error(Event.INTERNAL_ERROR, exc=error, where=repr(self))
-                continue
-            if changed:
-                self._on_change()
 
     def look(self) -> bool:
         """Look after everything once; says whether :meth:`materials` has changed."""
-        changed = False
         with self._busy:
             for kept in list(self._kept.values()):
                 if self._is_due(kept):
-                    changed = self._refresh(kept) or changed
+                    self._changed = self._refresh(kept) or self._changed
                 self._warn(kept)
+        changed, self._changed = self._changed, False
         if changed:
             self._show()
         return changed
@@ -155,10 +158,10 @@ class CertificateKeeper:
         since = self._clock.monotonic() - kept.read_at
         if since >= (RETRY_SECONDS if kept.problem else READ_SECONDS):
             return True
-        if kept.identity != _in_thread(observe, kept.source):
+        if kept.identity != in_thread(observe_all, kept.source):
             return True
         leaf = kept.found.loaded.leaf
-        if kept.problem is not None or kept.source.plan is None or leaf is None:
+        if kept.problem is not None or not kept.found.renewable or leaf is None:
             return False
         from charon.identity.renewal import renew_at
 
@@ -168,15 +171,19 @@ class CertificateKeeper:
         """Issue and read one material again; says whether it has changed."""
         before = kept.found.loaded
         kept.read_at = self._clock.monotonic()
-        try:
-            found, kept.identity = _in_thread(_again, kept.source, self._clock)
-        except CertificateError as error:
-            kept.identity = _in_thread(observe, kept.source)
-            kept.problem = str(error)
+        found, kept.identity = in_thread(_again, kept.source, self._clock)
+        if isinstance(found, CertificateError):
+            kept.failures += 1
+            if kept.failures == 1:
+                kept.identity = ()  # a pair that is being written does not fit for a moment: read it again
+                return False
+            kept.problem = str(found)
             self._totals.count(Metric.CERTIFICATE_FAILURES, (_file(kept.source),))
             self._tell(kept, kept.problem, Event.CERTIFICATE_FAILED, "error")
             return False
-        kept.found, kept.problem = found, None
+        if kept.problem is not None:
+            self._forget(kept)
+        kept.found, kept.problem, kept.failures = found, None, 0
         if found.loaded.material.version == before.material.version:
             return False
         if found.issued is not None:
@@ -184,7 +191,7 @@ class CertificateKeeper:
         else:
             fields = _fields(kept.source, found.loaded.leaf)
             self._events.info(Event.CERTIFICATE_RENEWED, **fields, why="the files changed")
-        kept.told.clear()
+        self._forget(kept)
         return True
 
     def _tell_issued(self, source: MaterialSource, found: Refreshed) -> None:
@@ -211,14 +218,22 @@ class CertificateKeeper:
                 key = f"{file} {facts.serial} {problem is None}"
                 level = "warning" if problem is None else "error"
                 text = f"{file}: {problem or 'the certificate expires in ' + in_words(facts.not_after - now)}"
-                self._tell(kept, text, Event.CERTIFICATE_EXPIRING, level, key, **_row(file, facts, now))
+                event = Event.CERTIFICATE_FAILED if now < facts.not_before else Event.CERTIFICATE_EXPIRING
+                self._tell(kept, text, event, level, key, **_row(file, facts, now))
 
     def _tell(self, kept: Kept, text: str, event: str, level: str, key: str | None = None, **fields: Any) -> None:
         now = self._clock.monotonic()
-        last = kept.told.get(key or text)
+        last = self._told.get(key or text)
         if last is None or now - last >= REMIND_SECONDS:
-            kept.told[key or text] = now
+            self._told[key or text] = now
+            kept.told.add(key or text)
             self._events.event(level, event, **{"file": _file(kept.source)} | fields, problem=text)
+
+    def _forget(self, kept: Kept) -> None:
+        """Should the same trouble come again, it is news."""
+        for key in kept.told:
+            self._told.pop(key, None)
+        kept.told.clear()
 
     def _show(self) -> None:
         """The gauges: for each file, what in it expires first."""
@@ -229,38 +244,23 @@ class CertificateKeeper:
         self._totals.set_gauges(Metric.CERTIFICATE_NOT_AFTER, soonest)
 
 
-def observe(source: MaterialSource) -> Identity:
-    """The identity of the files of ``source`` at this moment."""
-    return tuple(_identity(path) for path in source.files)
+def observe_all(source: MaterialSource) -> Identities:
+    """The identities of the files of ``source`` at this moment."""
+    return tuple(observe(Path(path)) for path in source.files)
 
 
-def _identity(path: str) -> tuple[int, int, int, int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _first(name: str, source: MaterialSource, clock: Clock) -> Kept:
-    found, identity = _again(source, clock)
-    return Kept(name, source, found, identity, clock.monotonic())
-
-
-def _again(source: MaterialSource, clock: Clock) -> tuple[Refreshed, Identity]:
+def _again(source: MaterialSource, clock: Clock) -> tuple[Refreshed | CertificateError, Identities]:
+    """What came of issuing and reading ``source``, and the identity of its files."""
     # Imported where it is used: without TLS it would be 10 MB of memory for nothing.
     from charon.identity.certificates import refresh
 
-    before = observe(source)
-    found = refresh(source, clock.wall())
-    after = observe(source)
+    before = observe_all(source)
+    try:
+        found = refresh(source, clock.wall())
+    except CertificateError as error:  # handed on as a value: the pool of threads prints what it sees raised
+        return error, before
     # What changed while it was read is read again, unless the change was our own.
-    return found, after if found.issued is not None else before
-
-
-def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    """File systems may hang and keys take their time: not on the loop."""
-    return gevent.get_hub().threadpool.apply(function, args)
+    return found, observe_all(source) if found.issued is not None else before
 
 
 def _file(source: MaterialSource) -> str:

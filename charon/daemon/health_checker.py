@@ -15,12 +15,12 @@ from gevent.event import Event as Flag
 from gevent.pool import Pool
 
 from charon.base.errors import BadMessage, ExchangeFailed
-from charon.config.snapshot import EndpointSpec, HealthCheckSpec, ServiceSpec, TlsMaterial
+from charon.config.snapshot import ClientTlsSpec, EndpointSpec, HealthCheckSpec, ServiceSpec, TlsMaterial
 from charon.net.accept import why
 from charon.net.dial import dial
 from charon.net.stream import DeadlineExceeded, Stream
 from charon.net.tasks import spawn
-from charon.net.tls import Contexts, EndpointTls, certified_name
+from charon.net.tls import Contexts, EndpointTls
 from charon.policy.health import Probe, first_delay, next_delay, observe
 from charon.wire.messages import HeadLimits, parse_response
 from charon.wire.proxy_protocol import header
@@ -44,7 +44,7 @@ class _Target:
         self.endpoint = endpoint
         self.spec = spec
         self.due = due
-        self.tls: EndpointTls | None = None
+        self.tls: ClientTlsSpec | None = None
         self.hello = b""
         self.probe: Probe | None = None
         self.watched = True
@@ -59,7 +59,7 @@ class HealthChecker:
     def __init__(self, on_result: OnResult, jitter: Callable[[], float] = random.random) -> None:
         self._on_result = on_result
         self._jitter = jitter
-        self._targets: dict[tuple[str, str], _Target] = {}
+        self._targets: dict[str, dict[str, _Target]] = {}  # by service and endpoint
         self._heap: list[_Target] = []
         self._pool = Pool(AT_ONCE)
         self._contexts = Contexts()
@@ -67,38 +67,45 @@ class HealthChecker:
         self._task = spawn("health checks", self._run)
 
     def __repr__(self) -> str:
-        return f"<HealthChecker endpoints={len(self._targets)} under way={len(self._pool)}>"
+        return f"<HealthChecker services={len(self._targets)} under way={len(self._pool)}>"
 
-    def watch(self, services: Mapping[str, ServiceSpec], materials: Mapping[str, TlsMaterial]) -> None:
-        """Probe the endpoints of ``services`` whose checks are on, and no others. What is known of those kept stays.
+    def watch(self, changed: Iterable[ServiceSpec], gone: Iterable[str], materials: Mapping[str, TlsMaterial]) -> None:
+        """Probe the endpoints of ``changed`` services whose checks are on, and no others of theirs; those of services
+        that have ``gone`` no more. What is known of those that are kept stays.
 
         Where a service is spoken to under TLS so is the probe, with ``materials``. Raises ValueError, and changes
         nothing, when one of those cannot be used.
         """
-        specs = {spec.tls for spec in services.values() if spec.tls is not None and spec.health_check is not None}
-        contexts = self._contexts.clients(specs, materials)
-        checked = [spec for spec in services.values() if spec.health_check is not None]
-        wanted = {(spec.name, endpoint.name): (spec, endpoint) for spec in checked for endpoint in spec.endpoints}
-        for key in [key for key in self._targets if key not in wanted]:
-            self._targets.pop(key).watched = False
+        self._contexts.use(materials)
+        for name in gone:
+            for target in self._targets.pop(name, {}).values():
+                target.watched = False
         now = monotonic()
-        for key, (service, endpoint) in wanted.items():
+        for service in changed:
+            before = self._targets.pop(service.name, {})
             check = service.health_check
-            assert check is not None
-            target = self._targets.get(key)
-            if target is None:
-                due = now + first_delay(check, self._jitter())
-                target = self._targets[key] = _Target(service.name, endpoint, check, due)
-                heapq.heappush(self._heap, target)
-            target.endpoint = endpoint
-            target.spec = check
-            target.hello = header(service.proxy_header, None) if service.proxy_header else b""
-            target.tls = None if service.tls is None else contexts[service.tls].to(certified_name(endpoint))
+            if check is not None and service.endpoints:
+                kept = self._targets[service.name] = {}
+                for endpoint in service.endpoints:
+                    known = before.get(endpoint.name)
+                    target = known if known is not None else self._new(service.name, endpoint, check, now)
+                    target.endpoint = endpoint
+                    target.spec = check
+                    target.tls = service.tls
+                    target.hello = header(service.proxy_header, None) if service.proxy_header else b""
+                    kept[endpoint.name] = target
+            for name, target in before.items():
+                target.watched = name in self._targets.get(service.name, {})
         self._wake.set()
+
+    def _new(self, service: str, endpoint: EndpointSpec, check: HealthCheckSpec, now: float) -> _Target:
+        target = _Target(service, endpoint, check, now + first_delay(check, self._jitter()))
+        heapq.heappush(self._heap, target)
+        return target
 
     def healthy(self, service: str, endpoint: str) -> bool | None:
         """What the probes say of an endpoint; None when it is not probed, or not yet."""
-        target = self._targets.get((service, endpoint))
+        target = self._targets.get(service, {}).get(endpoint)
         return target.probe.healthy if target is not None and target.probe is not None else None
 
     def stop(self) -> None:
@@ -125,7 +132,11 @@ class HealthChecker:
         spec = target.spec
         began = monotonic()
         try:
-            problem = probe(target.endpoint, spec, target.tls, target.hello)
+            # No session is kept: a probe that resumes one would not look at the certificate.
+            tls = None
+            if target.tls is not None:
+                tls = self._contexts.client(target.tls).to(target.service, target.endpoint)
+            problem = probe(target.endpoint, spec, tls, target.hello)
             if target.watched:
                 self._conclude(target, problem)
         finally:  # whatever has happened, it is probed again

@@ -20,7 +20,9 @@ from charon import __version__
 from charon.base.clock import Clock, SystemClock
 from charon.base.errors import ConfigError, StartError
 from charon.base.names import PASSTHROUGH, Event, Metric
+from charon.config.certificates import with_public
 from charon.config.reader import read_settings
+from charon.config.service_table import ServiceTable
 from charon.config.settings import Settings
 from charon.config.snapshot import ListenerSpec, Snapshot
 from charon.daemon.certificate_keeper import CertificateKeeper, Kept
@@ -34,6 +36,7 @@ from charon.daemon.upgrade import Successor
 from charon.daemon.workforce import BEAT_SECONDS, Workforce
 from charon.discovery.directory import Directory
 from charon.discovery.dns import Resolver
+from charon.discovery.file_watch import FileWatch
 from charon.discovery.lookup import Lookup
 from charon.discovery.registry_file import RegistryFile
 from charon.discovery.source import Source
@@ -103,6 +106,8 @@ class Supervisor:
         self._directory = self._make_directory(settings)
         self.interceptor = Interceptor(events, self.totals, self.listeners.addresses, lambda: self.workforce.serving)
         self.certificates = CertificateKeeper(events, self.totals, self.clock, self._services_changed)
+        self._watch = FileWatch(Path(settings.file), "config-watch", spawn, self._file_changed, self.clock)
+        self._watch.look()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -162,6 +167,7 @@ class Supervisor:
             self._announce(spec)
         self.totals.workers(settings.workers)
         self._keep_sockets(self.listeners.open)
+        self._watch.start()
         spawn("heartbeat", self._beat)
         if self._notifier.watchdog_seconds is not None:
             spawn("watchdog", self._feed_watchdog, self._notifier.watchdog_seconds / 3)
@@ -204,6 +210,7 @@ class Supervisor:
         # First of all, so that nobody is queued whom no worker will take: theirs are the last copies from here on.
         # Unless a successor has them, or the service manager keeps them for the next start.
         self.listeners.close(for_good=self._successor is None and not self._notifier.present)
+        self._watch.stop()
         self._directory.stop()
         self.certificates.stop()
         self.shared.stop()
@@ -246,9 +253,9 @@ class Supervisor:
         return Directory(sources, resolver, self._services_changed, self.events, spawn)
 
     def _compile(self, generation: int) -> Snapshot:
-        services, materials = self._directory.services(), self.certificates.materials()
-        snapshot = self.settings.snapshot(services, generation, self._instance, materials)
-        snapshot = replace(snapshot, services=self.shared.assign(snapshot.services, snapshot.materials))
+        materials = with_public(self.certificates.materials())
+        services = self.shared.assign(self._directory.services(), self.settings, materials)
+        snapshot = self.settings.snapshot(ServiceTable(services), generation, self._instance, materials)
         pairs = [(PASSTHROUGH, PASSTHROUGH)] if any(spec.direction for spec in self.settings.listeners) else []
         pairs += [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
         self.totals.set_endpoints(pairs)
@@ -272,6 +279,10 @@ class Supervisor:
         self.sink.reopen()
         self.workforce.tell({"type": "reopen"})
         self.events.info(Event.LOG_REOPENED)
+
+    def _file_changed(self) -> None:
+        if self.settings.reload_on_change:
+            self.reload()
 
     def reload(self) -> list[str]:
         """Read the configuration again and put it in force as a whole, or not at all.
@@ -305,12 +316,12 @@ class Supervisor:
         before = self.settings
         waiting = before.needs_restart(wanted)
         self.settings = settings = wanted.keeping(before, waiting)
+        self.certificates.adopt(certificates)  # at once: whatever snapshot comes next names them
         if (settings.static_services, settings.registry_file) != (before.static_services, before.registry_file):
             old, directory = self._directory, self._make_directory(settings)
             directory.start()
             self._directory = directory
             old.stop()
-        self.certificates.adopt(certificates)
         unneeded = self.listeners.adopt(settings.listeners, opened)
         snapshot = self._next_snapshot()
         fresh = _to_open(before.listeners, settings.listeners)

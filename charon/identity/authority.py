@@ -15,7 +15,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -29,6 +29,9 @@ from charon.identity.spiffe import is_self_signed, parse_certificates, trust_dom
 AUTHORITY_YEARS: Final = 10
 BACKDATE: Final = 300.0
 """Seconds that a certificate is valid before it is issued, at most: clocks differ. Short-lived ones get a tenth."""
+
+SMALLEST_RSA: Final = 2048
+"""Bits; peers refuse smaller keys."""
 
 _LONGEST_NAME: Final = 64
 """Characters of a common name (RFC 5280, appendix A, ub-common-name)."""
@@ -74,6 +77,8 @@ class Authority:
                 f"{Path(self.folder, CA_CERT)}: the authority is of the trust domain {self.trust_domain} and does not "
                 f"issue {wish.identity}; set the trust domain to {self.trust_domain}, or take another folder"
             )
+        if isinstance(public_key, rsa.RSAPublicKey) and public_key.key_size < SMALLEST_RSA:
+            raise CertificateError(f"the key of {wish.identity} has {public_key.key_size} bits; RSA takes 2048 or more")
         if not self.cert.not_valid_before_utc.timestamp() <= now < self.not_after:
             raise CertificateError(f"{Path(self.folder, CA_CERT)}: the authority has expired or is not valid yet")
         name = wish.identity.partition("://")[2].partition("/")[2].rpartition("/")[2]

@@ -26,12 +26,14 @@ LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 @dataclass(frozen=True, slots=True)
 class Refreshed:
     """``loaded`` is what is in force now. ``issued`` says why a certificate was issued for it, None when none was;
-    ``renewed``: one was there before. ``new_authority``: the authority itself was made."""
+    ``renewed``: one was there before. ``new_authority``: the authority itself was made. ``renewable``: its key is at
+    hand, so that what gets old can be issued anew."""
 
     loaded: Loaded
     issued: str | None = None
     renewed: bool = False
     new_authority: bool = False
+    renewable: bool = False
 
 
 def refresh(source: MaterialSource, now: float, *, force: bool = False) -> Refreshed:
@@ -40,9 +42,14 @@ def refresh(source: MaterialSource, now: float, *, force: bool = False) -> Refre
     if plan is None or source.cert_file is None or source.key_file is None:
         return Refreshed(load_material(source, now))
     key_file, ca_file = Path(plan.folder, CA_KEY), Path(plan.folder, CA_CERT)
-    may_make = plan.make_authority and not ca_file.exists()
-    if not key_file.exists() and not may_make:
-        return Refreshed(_without_authority(source, plan, now))
+    if not key_file.exists() and (ca_file.exists() or not plan.make_authority):
+        return Refreshed(load_given(source, plan, now))
+    if key_file.exists() and not force:
+        # Nearly always there is nothing to do, and nothing to be written.
+        found = authority.load(plan.folder)
+        judged = None if found is None else _judge(found, source, plan, now)
+        if judged is not None and judged[1] is None:
+            return Refreshed(judged[0], renewable=True)
     make_folder(plan.folder)
     with locked(plan.folder):
         made = not key_file.exists() and not ca_file.exists()
@@ -50,15 +57,20 @@ def refresh(source: MaterialSource, now: float, *, force: bool = False) -> Refre
             authority.create(plan.folder, trust_domain_of(plan.identity), now)
         found = authority.load(plan.folder)
         if found is None:
-            return Refreshed(_without_authority(source, plan, now))
-        existing, trouble = _existing(source, now)
-        existing = replace(existing, issued_here=_is_of(found, existing))
-        reason = "it was asked for" if force else trouble or why_issue(plan, existing, now)
-        if reason is None:
-            return Refreshed(existing)
+            return Refreshed(load_given(source, plan, now))
+        existing, reason, there = _judge(found, source, plan, now)
+        if reason is None and not force:
+            return Refreshed(existing, renewable=True)
         issue(found, plan, source.cert_file, source.key_file, now)
-        before = existing.leaf is not None or trouble is not None
-        return Refreshed(load_material(source, now), reason, before, made)
+        return Refreshed(load_material(source, now), reason or "it was asked for", there, made, renewable=True)
+
+
+def _judge(found: Authority, source: MaterialSource, plan: IssuePlan, now: float) -> tuple[Loaded, str | None, bool]:
+    """What is there, why it is to be issued anew (None: it is good), and whether there is anything. Raises
+    CertificateError."""
+    existing, trouble = _existing(source, now)
+    existing = replace(existing, issued_here=_is_of(found, existing))
+    return existing, trouble or why_issue(plan, existing, now), existing.leaf is not None or trouble is not None
 
 
 def issue(found: Authority, plan: IssuePlan, cert_file: str, key_file: str, now: float) -> None:
@@ -107,7 +119,7 @@ def _existing(source: MaterialSource, now: float) -> tuple[Loaded, str | None]:
         return load_material(bare, now), f"it could not be used: {error}"
 
 
-def _without_authority(source: MaterialSource, plan: IssuePlan, now: float) -> Loaded:
+def load_given(source: MaterialSource, plan: IssuePlan, now: float) -> Loaded:
     """What is there, where nothing can be issued. Raises CertificateError when there is nothing."""
     used = source
     if source.cert_file is not None and not Path(source.cert_file).exists():

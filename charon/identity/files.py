@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Final
 
 from charon.base.errors import CertificateError
@@ -17,6 +18,9 @@ LARGEST: Final = 4 * 1024 * 1024
 """Bytes; the bundle of all public authorities has about a quarter of a megabyte, revocation lists may have more."""
 
 LOCK: Final = ".lock"
+
+PATIENCE: Final = 10.0
+"""Seconds; what is done under the lock takes milliseconds."""
 
 
 class ExposedKey(CertificateError):
@@ -96,17 +100,31 @@ def make_folder(path: str | Path) -> None:
 
 
 @contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
-    """Alone in ``folder`` among programs that do this; the kernel ends it with its holder. Raises CertificateError."""
+def locked(folder: str | Path, patience: float = PATIENCE) -> Iterator[None]:
+    """Alone in ``folder`` among programs that do this; the kernel ends it with its holder.
+
+    Raises CertificateError when it cannot be had, also when another has it for ``patience`` seconds.
+    """
     try:
         fd = os.open(Path(folder) / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CertificateError(f"{folder}: nothing can be written here: {_why(error)}") from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        _take(fd, folder, patience)
         yield
     finally:
         os.close(fd)
+
+
+def _take(fd: int, folder: str | Path, patience: float) -> None:
+    deadline = monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() >= deadline:
+                raise CertificateError(f"{folder}: another program has been at work here for too long") from None
+            sleep(0.02)  # flock(2) knows no deadline
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

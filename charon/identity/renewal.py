@@ -17,6 +17,9 @@ SPREAD: Final = 0.05
 LAST_SHARE: Final = 1 / 6
 """Of its life: with less than that left, a certificate is said to expire soon."""
 
+LAST_DAYS: Final = 30.0
+"""Days before which nothing is said to expire soon, however long it lives."""
+
 CLOCK_BACK: Final = 60.0
 """Seconds that a certificate may lie in the future before it is issued anew: a clock was set back."""
 
@@ -29,8 +32,9 @@ def renew_at(leaf: Facts) -> float:
 
 
 def expires_soon(facts: Facts, now: float) -> bool:
-    """Has it less than a sixth of its life left? One that is renewed in time never has."""
-    return facts.not_after - now < (facts.not_after - facts.not_before) * LAST_SHARE
+    """Has it less than a sixth of its life left, and less than 30 days? One that is renewed in time never has."""
+    share = (facts.not_after - facts.not_before) * LAST_SHARE
+    return facts.not_after - now < min(share, LAST_DAYS * 86_400)
 
 
 def margin(facts: Facts, days: float) -> float:

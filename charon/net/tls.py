@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from errno import EPROTO
 from typing import Final
+from weakref import WeakValueDictionary
 
 from charon.config.snapshot import ClientTlsSpec, EndpointSpec, ServerTlsSpec, TlsMaterial
 from charon.policy.peers import Identity, expected
@@ -82,7 +83,7 @@ def tls_error(error: ssl.SSLError) -> TlsError:
 class ServerTls:
     """TLS towards the clients of a listener. ``identity`` is this side's own."""
 
-    __slots__ = ("asks", "context", "identity", "spec")
+    __slots__ = ("__weakref__", "asks", "context", "identity", "spec")
 
     def __init__(self, spec: ServerTlsSpec, material: TlsMaterial, alpn: tuple[str, ...] = ()) -> None:
         """Raises ValueError when the material cannot be used."""
@@ -112,24 +113,26 @@ class ServerTls:
 class ClientTls:
     """TLS towards the endpoints of a service."""
 
-    __slots__ = ("context", "spec")
+    __slots__ = ("__weakref__", "context", "spec")
 
-    def __init__(self, spec: ClientTlsSpec, material: TlsMaterial, alpn: tuple[str, ...] = ()) -> None:
-        """Raises ValueError when the material cannot be used."""
+    def __init__(self, spec: ClientTlsSpec, context: ssl.SSLContext) -> None:
         self.spec = spec
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = not spec.identities  # without identities the name counts, and OpenSSL compares it
-        context.hostname_checks_common_name = False
-        _prepare(context, spec.min_version, material, roots=True)
-        if spec.system_roots:
-            context.set_default_verify_paths()
-        if alpn:
-            context.set_alpn_protocols(list(alpn))
         self.context = context
 
-    def to(self, host: str) -> EndpointTls:
-        """For an endpoint whose host name or address is ``host``."""
-        return EndpointTls(self, self.spec.server_name or host)
+    def to(self, service: str, endpoint: EndpointSpec) -> EndpointTls:
+        """For an endpoint of ``service``."""
+        return EndpointTls(self, self.spec.server_name or certified_name(endpoint), self.spec.expected(service))
+
+
+def client_context(spec: ClientTlsSpec, material: TlsMaterial) -> ssl.SSLContext:
+    """What all services share that have the same material. Raises ValueError when that cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = spec.by_host_name  # without identities the name counts, and OpenSSL compares it
+    context.hostname_checks_common_name = False
+    _prepare(context, spec.min_version, material, roots=True)
+    if spec.system_roots:
+        context.set_default_verify_paths()
+    return context
 
 
 class EndpointTls:
@@ -137,10 +140,10 @@ class EndpointTls:
 
     __slots__ = ("context", "identities", "server_name", "session", "shared")
 
-    def __init__(self, shared: ClientTls, server_name: str) -> None:
+    def __init__(self, shared: ClientTls, server_name: str, identities: tuple[str, ...]) -> None:
         self.shared = shared
         self.context = shared.context
-        self.identities = shared.spec.identities
+        self.identities = identities
         self.server_name = server_name
         self.session: ssl.SSLSession | None = None
 
@@ -158,55 +161,65 @@ def certified_name(endpoint: EndpointSpec) -> str:
 
 
 class Contexts:
-    """The contexts of this process: one for each spec and material, as long as the snapshot in force uses it."""
+    """The contexts of this process, each made when it is first asked for, and kept as long as its material is in force.
+
+    Many services with the same material share one context: a context takes hundreds of kilobytes where the public
+    authorities are trusted.
+    """
 
     def __init__(self) -> None:
-        self._servers: dict[tuple[ServerTlsSpec, str, tuple[str, ...]], ServerTls] = {}
-        self._clients: dict[tuple[ClientTlsSpec, str, tuple[str, ...]], ClientTls] = {}
+        self._materials: Mapping[str, TlsMaterial] = {}
+        self._servers: dict[tuple[str, ServerTlsSpec, tuple[str, ...]], ServerTls] = {}
+        self._contexts: dict[tuple[str, str, bool, bool], ssl.SSLContext] = {}
+        self._clients: WeakValueDictionary[tuple[str, ClientTlsSpec], ClientTls] = WeakValueDictionary()
 
-    def servers(
-        self, specs: Mapping[str, tuple[ServerTlsSpec, tuple[str, ...]]], materials: Mapping[str, TlsMaterial]
-    ) -> dict[str, ServerTls]:
-        """For each name the context of its spec and protocols (ALPN). Contexts that are not among them are forgotten.
+    def use(self, materials: Mapping[str, TlsMaterial]) -> None:
+        """What is asked for from now on is made of ``materials``.
 
-        Raises ValueError, and changes nothing, when a material is missing or cannot be used.
+        Raises ValueError, and changes nothing, when one of them cannot be used.
         """
-        kept: dict[tuple[ServerTlsSpec, str, tuple[str, ...]], ServerTls] = {}
-        found: dict[str, ServerTls] = {}
-        for name, (spec, alpn) in specs.items():
-            material = _material(spec.material, materials)
-            key = (spec, material.version, alpn)
-            kept[key] = found[name] = kept.get(key) or self._servers.get(key) or ServerTls(spec, material, alpn)
-        self._servers = kept
+        known = {material.version for material in self._materials.values()}
+        for material in materials.values():
+            if material.version not in known:
+                _prepare(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "1.2", material, roots=True)
+        self._materials = materials
+        versions = {material.version for material in materials.values()}
+        self._servers = {key: tls for key, tls in self._servers.items() if key[0] in versions}
+        self._contexts = {key: context for key, context in self._contexts.items() if key[0] in versions}
+
+    def server(self, spec: ServerTlsSpec, alpn: tuple[str, ...] = ()) -> ServerTls:
+        """TLS towards clients, with the protocols ``alpn``: the same object as long as nothing changes."""
+        material = self._material(spec.material)
+        key = (material.version, spec, alpn)
+        found = self._servers.get(key)
+        if found is None:
+            found = self._servers[key] = ServerTls(spec, material, alpn)
         return found
 
-    def clients(
-        self, specs: Iterable[ClientTlsSpec], materials: Mapping[str, TlsMaterial], alpn: tuple[str, ...] = ()
-    ) -> dict[ClientTlsSpec, ClientTls]:
-        """The context of each spec, as :meth:`servers`."""
-        kept: dict[tuple[ClientTlsSpec, str, tuple[str, ...]], ClientTls] = {}
-        found: dict[ClientTlsSpec, ClientTls] = {}
-        for spec in specs:
-            material = _material(spec.material, materials)
-            key = (spec, material.version, alpn)
-            kept[key] = found[spec] = kept.get(key) or self._clients.get(key) or ClientTls(spec, material, alpn)
-        self._clients = kept
+    def client(self, spec: ClientTlsSpec) -> ClientTls:
+        """TLS towards a service: the same object as long as nothing changes and somebody has it."""
+        material = self._material(spec.material)
+        found = self._clients.get((material.version, spec))
+        if found is None:
+            key = (material.version, spec.min_version, spec.system_roots, spec.by_host_name)
+            context = self._contexts.get(key)
+            if context is None:
+                context = self._contexts[key] = client_context(spec, material)
+            found = self._clients[material.version, spec] = ClientTls(spec, context)
         return found
 
-
-def _material(name: str, materials: Mapping[str, TlsMaterial]) -> TlsMaterial:
-    try:
-        return materials[name]
-    except KeyError:
-        raise ValueError(f"there is no TLS material {name!r}") from None
+    def _material(self, name: str) -> TlsMaterial:
+        """A material that the snapshot in force does not have would be a mistake in making it: ValueError."""
+        try:
+            return self._materials[name]
+        except KeyError:
+            raise ValueError(f"there is no TLS material {name!r}") from None
 
 
 def _prepare(context: ssl.SSLContext, min_version: str, material: TlsMaterial, *, roots: bool) -> None:
     """What both sides have in common."""
     context.minimum_version = _VERSIONS[min_version]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    # OpenSSL 3 lets a peer that vanishes pass for one that has ended unless told otherwise; Python does not tell it.
-    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.set_ciphers(_CIPHERS)
     # What the operator trusts is trusted, be it a root or an authority below one.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -24,6 +24,11 @@ from charon.net.tls import EndpointTls, ServerTls, TlsError, tls_error
 from charon.policy.peers import Identity, identity
 
 _HANDSHAKE_RECORD = 22
+_RECORD = 16_384
+"""Bytes inside a record at most (RFC 8446 section 5.1)."""
+
+_PIECE = _RECORD + 1024
+"""Ciphertext that is given to OpenSSL at once: its buffers in memory never shrink, so they must not grow large."""
 _MAX_UNSENT = 65_536
 """Bytes that TLS itself may have to say to a peer that does not listen, such as answers to key updates."""
 _WANTS = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -46,11 +51,12 @@ class TlsStream(Stream):
 
     __slots__ = (
         "_ahead",
-        "_ended",
+        "_at_hand",
         "_finished",
         "_flushing",
         "_in",
         "_out",
+        "_raw",
         "_rest",
         "_ssl",
         "_via",
@@ -65,7 +71,8 @@ class TlsStream(Stream):
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._ssl: Any = None  # ssl.SSLObject
-        self._ended = False  # the peer has announced it
+        self._raw: memoryview | None = None  # ciphertext that OpenSSL has not been given yet
+        self._at_hand = False  # there may be something to read without the socket, be it the end
         self._ahead = b""  # read, decrypted, and not asked for yet
         self._rest = b""  # ciphertext that the socket has not taken
         self._flushing = False
@@ -79,8 +86,8 @@ class TlsStream(Stream):
     def accept(self, tls: ServerTls, timeout: float) -> None:
         """The server's side of a handshake, whole, within ``timeout`` seconds.
 
-        Raises TlsError (NotTls for a client that speaks something else), DeadlineExceeded, OSError, or what
-        :meth:`interrupt` was given.
+        Raises TlsError (NotTls for a client that speaks something else), DeadlineExceeded, or what :meth:`interrupt`
+        was given.
         """
         self.cutoff = monotonic() + timeout
         data = self._receive_later(timeout)
@@ -89,11 +96,15 @@ class TlsStream(Stream):
         self._in.write(data)
         self._ssl = tls.context.wrap_bio(self._in, self._out, server_side=True)
         self._shake(timeout)
-        # A server's tickets go with its first answer: one system call, and one packet, less.
-        self._rest = self._out.read()
         if tls.asks:
             self._identify()
         tls.check(self.peer_identity)
+        # What the handshake ends with goes along with the first answer, if the first request has come already. If not,
+        # it goes now: a client that waits for it, or for its bytes to be acknowledged, would wait 40 ms or for ever.
+        self._rest = self._out.read()
+        self._at_hand = self._in.pending > 0
+        if not self._at_hand:
+            self._try_to_flush()
         self.cutoff = NEVER
 
     def connect(self, tls: EndpointTls, timeout: float) -> None:
@@ -101,7 +112,8 @@ class TlsStream(Stream):
         self.cutoff = monotonic() + timeout
         self._ssl = tls.context.wrap_bio(self._in, self._out, server_hostname=tls.server_name, session=tls.session)
         self._shake(timeout)
-        self._flush_all(timeout)
+        self._at_hand = self._in.pending > 0
+        self._say(timeout)
         self._identify()
         assert self.peer_identity is not None  # a client's context always asks for a certificate
         tls.check(self.peer_identity)
@@ -115,23 +127,30 @@ class TlsStream(Stream):
                 sslobj.do_handshake()
                 break
             except _WANTS:
-                self._flush_all(timeout)
+                self._say(timeout)
             except ssl.SSLError as error:
                 self._try_to_flush()  # the alert that says why
                 raise tls_error(error) from None
             self._in.write(self._receive_later(timeout))
         self.resumed = sslobj.session_reused
 
+    def _say(self, timeout: float) -> None:
+        """Send what the handshake has to say."""
+        try:
+            self._flush_all(timeout)
+        except OSError as error:
+            raise _ended_early(error) from None
+
     def _receive_later(self, patience: float) -> bytes:
         """Ciphertext of a handshake; there is none yet."""
         while True:
             self._wait_to_read(patience)
             try:
-                data = self._recv(READ_SIZE)
+                data = self._recv(_PIECE)
             except BlockingIOError:
                 continue
             except OSError as error:
-                raise TlsError("closed", f"{os.strerror(error.errno or 0)} during the handshake") from None
+                raise _ended_early(error) from None
             if not data:
                 raise TlsError("closed", "closed during the handshake")
             return data
@@ -155,36 +174,44 @@ class TlsStream(Stream):
         """Bytes at hand, ``b""`` at the announced end, None when more ciphertext is needed."""
         try:
             data: bytes = self._ssl.read(size)
-            if data and self._in.pending:
+            self._at_hand = not data or len(data) == size
+            if data and (self._in.pending or self._raw is not None):
                 data += self._decrypt_more(size - len(data))
         except _WANTS:
+            if self._raw is not None:
+                self._give(self._raw)
+                return self._decrypt(size)
             data = None  # type: ignore[assignment]
+            self._at_hand = False
         except ssl.SSLZeroReturnError:
             data = b""
+            self._at_hand = True
         except ssl.SSLError as error:
             self._try_to_flush()
             raise tls_error(error) from None
         if self._out.pending:
             self._try_to_flush()  # an answer of TLS's own, to a key update for one
-        if not data:
-            self._ended = data is not None
-        elif self._via is not None:
+        if data and self._via is not None:
             self._keep_session(self._via)
         return data
 
     def _decrypt_more(self, size: int) -> bytes:
         """Further records that are at hand (each has 16 KiB at most), so that bulk moves in large pieces."""
         pieces = []
-        while size and self._in.pending:
+        while size and (self._in.pending or self._raw is not None):
             try:
                 piece = self._ssl.read(size)
-            except (*_WANTS, ssl.SSLZeroReturnError):
-                break
-            if not piece:
-                self._ended = True
+            except _WANTS:
+                if self._raw is not None:
+                    self._give(self._raw)
+                continue
+            except ssl.SSLZeroReturnError:
                 break
             pieces.append(piece)
             size -= len(piece)
+            if not piece or not size:
+                self._at_hand = True
+                break
         return b"".join(pieces)
 
     def _keep_session(self, via: EndpointTls) -> None:
@@ -216,16 +243,39 @@ class TlsStream(Stream):
     def _feed(self, raw: bytes) -> None:
         if not raw:
             raise OSError(ECONNRESET, "ended without close_notify")
-        self._in.write(raw)
+        if len(raw) <= _PIECE:
+            self._in.write(raw)
+        else:
+            self._give(memoryview(raw))
+
+    def _give(self, raw: memoryview) -> None:
+        """Give OpenSSL the beginning of ``raw``, and keep the rest."""
+        self._in.write(raw[:_PIECE])
+        self._raw = raw[_PIECE:] if len(raw) > _PIECE else None
 
     def read_later(self, patience: float, size: int = READ_SIZE) -> bytes:
         """As for a plain stream."""
-        if not (self._ahead or self._in.pending or self._ssl.pending() or self._ended):
-            self._wait_to_read(patience)
+        # Written out, as there: it is run for every request.
+        if not self._at_hand:
+            if self.fault is not None:
+                raise self.fault
+            deadline = monotonic() + patience
+            if deadline > self.cutoff:
+                deadline = self.cutoff
+            self.deadline = deadline
+            if deadline < self.looked_at:
+                self._deadlines.schedule(self)
+            self._turns = 0
+            self._hub.wait(self._reader)
             try:
-                self._feed(self._recv(READ_SIZE))
+                raw = self._recv(READ_SIZE)
             except BlockingIOError:
-                pass
+                return self.read(patience, size)
+            self._feed(raw)
+            data = self._decrypt(size)
+            if data is not None:
+                self.received += len(data)
+                return data
         return self.read(patience, size)
 
     def read_ready(self, patience: float) -> None:
@@ -242,7 +292,7 @@ class TlsStream(Stream):
                 raw = self._recv(READ_SIZE)
                 if not raw:
                     return Peer.ENDED
-                self._in.write(raw)
+                self._feed(raw)
                 data = self._decrypt(READ_SIZE)
         except BlockingIOError:
             return Peer.OPEN
@@ -252,13 +302,12 @@ class TlsStream(Stream):
             return Peer.OPEN
         self.received += len(data)
         self._ahead = data
+        self._at_hand = True
         return Peer.OPEN if data else Peer.ENDED
 
     def quiet(self) -> bool:
         """As for a plain stream; a session ticket that has come is no unread byte."""
-        if self._ahead or self._in.pending or self._ssl.pending() or self._ended:
-            return False
-        if super().quiet():
+        if not self._at_hand and super().quiet():
             return True
         return not self._reader.active and self._look_ahead() is Peer.OPEN and not self._ahead
 
@@ -272,12 +321,13 @@ class TlsStream(Stream):
         """As for a plain stream."""
         length = len(data)
         try:
-            done = self._ssl.write(data)
-            while done < length:  # one record at a time
-                done += self._ssl.write(memoryview(data)[done:])
+            if length <= _RECORD:
+                self._ssl.write(data)
+                out = self._out.read()
+            else:
+                out = self._encrypt(memoryview(data))
         except ssl.SSLError as error:
             raise tls_error(error) from None
-        out = self._out.read()
         if self._rest:
             out, self._rest = self._rest + out, b""
         try:
@@ -288,6 +338,14 @@ class TlsStream(Stream):
         if taken < len(out):
             self._rest = out[taken:]
             self._flush_all(patience)
+
+    def _encrypt(self, data: memoryview) -> bytes:
+        """Many records, taken out of the buffer one by one."""
+        pieces = []
+        while data:
+            data = data[self._ssl.write(data) :]
+            pieces.append(self._out.read())
+        return b"".join(pieces)
 
     def _flush_all(self, patience: float) -> None:
         """Send all ciphertext there is. What a reader has to say meanwhile is sent here too, in its order."""
@@ -325,9 +383,10 @@ class TlsStream(Stream):
 
     def _announce_end(self) -> None:
         """Put close_notify into the ciphertext."""
-        # It also makes OpenSSL look for the peer's, and take data for a fault: so data is read before.
-        if self._in.pending and not self._ahead:
+        # That makes OpenSSL look for the peer's too, and take data for a fault: so data is read before.
+        if self._at_hand and not self._ahead:
             self._ahead = self._decrypt(READ_SIZE) or b""
+            self._at_hand = True
             self.received += len(self._ahead)
         try:
             self._ssl.unwrap()
@@ -357,3 +416,7 @@ class TlsStream(Stream):
         """As for a plain stream: no announcement."""
         self._finished = True
         super().reset()
+
+
+def _ended_early(error: OSError) -> TlsError:
+    return TlsError("closed", f"{os.strerror(error.errno or 0)} during the handshake")

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-_SPIFFE: Final = re.compile(r"spiffe://([a-z0-9._-]{1,255})((?:/[A-Za-z0-9._-]+)*)")
-"""SPIFFE-ID section 2: a trust domain in lower case, path segments of letters, digits, dots, dashes, underscores."""
+from charon.base.identities import identity_problem, trust_domain_of
 
 _PLAIN: Final = re.compile(r"[\x21-\x7e]{1,2048}")
 """A name that may stand in a header field or a log line. No other is taken from a certificate."""
@@ -26,10 +25,9 @@ class Identity:
         self.dns = dns
         self.spiffe: str | None = None
         self.trust_domain: str | None = None
-        found = _SPIFFE.fullmatch(uris[0]) if len(uris) == 1 else None
-        if found is not None and not {".", ".."}.intersection(found[2].split("/")):
+        if len(uris) == 1 and identity_problem(uris[0]) is None:
             self.spiffe = uris[0]
-            self.trust_domain = found[1]
+            self.trust_domain = trust_domain_of(uris[0])
 
     def __repr__(self) -> str:
         return f"<Identity {self.spiffe or ' '.join(self.uris + self.dns) or 'without names'}>"

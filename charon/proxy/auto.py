@@ -100,6 +100,10 @@ class AutoServer(HttpServer):
     def make(self, sock: RawSocket, address: Any) -> AutoConnection:
         return AutoConnection(sock, address, self)
 
+    def endless(self) -> list[HttpConnection]:
+        relayed = [c for c in self.connections if c.tcp is not None and c.tcp.relay is not None]
+        return [*super().endless(), *relayed]
+
     def sweep(self, now: float) -> None:
         super().sweep(now)
         for connection in tuple(self.connections):

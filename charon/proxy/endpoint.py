@@ -9,7 +9,7 @@ from charon.config.snapshot import EndpointSpec
 from charon.net.dial import Watch, dial
 from charon.net.pool import Pool
 from charon.net.stream import Stream
-from charon.net.tls import ClientTls, EndpointTls, certified_name
+from charon.net.tls import ClientTls, EndpointTls
 from charon.policy.balance import observe_latency, slow_start_factor
 from charon.policy.breaker import Admission
 from charon.shared.state import EndpointState
@@ -143,7 +143,7 @@ class Endpoint:
         """Dial with ``tls`` from now on. The pool goes with the context: what is under way does not come back to it."""
         before = None if self.tls is None else self.tls.shared
         if tls is not before:
-            self.tls = None if tls is None else tls.to(certified_name(self.spec))
+            self.tls = None if tls is None else tls.to(self.service, self.spec)
             self._renew_pool()
 
     def announce(self, version: int) -> None:

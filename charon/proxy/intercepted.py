@@ -46,7 +46,7 @@ def service_for(connection: Connection, listener: Listener, named: str | None) -
     destination = connection.destination
     assert destination is not None
     if named is None and listener.direction == "outbound":
-        named = plane.services.at(destination)
+        named = plane.addresses.find(destination)
     name = named or listener.default_service
     if name is not None:
         service = plane.service(name)

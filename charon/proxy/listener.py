@@ -33,6 +33,7 @@ class Listener:
         "limiter",
         "max_body",
         "max_per_client",
+        "min_body_rate",
         "metrics_path",
         "name",
         "opaque_ports",
@@ -68,6 +69,7 @@ class Listener:
         self.unannounced = spec.direction is None and not spec.accept_proxy
         self.timeouts = spec.timeouts
         self.max_body = spec.limits.max_body_bytes
+        self.min_body_rate = spec.limits.min_body_rate
         self.max_per_client = spec.max_connections_per_client
         self.metrics_path = spec.metrics_path.encode("ascii") if spec.metrics_path else None
         self.access_log = spec.access_log

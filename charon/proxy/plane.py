@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from charon.base.names import PASSTHROUGH, Event, Metric
-from charon.config.snapshot import ListenerSpec, Snapshot
+from charon.config.snapshot import ListenerSpec, ServiceSpec, Snapshot
 from charon.net.tls import Contexts, ServerTls
+from charon.proxy.address_index import AddressIndex
+from charon.proxy.guard import CAUSES, Guard
 from charon.proxy.passthrough import Passthrough
 from charon.proxy.service import Service, Services
 from charon.proxy.sharing import Sharing
@@ -14,38 +18,40 @@ from charon.telemetry.access_log import AccessLog
 from charon.telemetry.events import EventLog
 from charon.telemetry.metrics import WorkerMetrics
 
+if TYPE_CHECKING:
+    from charon.proxy.server import ProxyServer
+
 
 class DataPlane:
     """One worker's view of the appliance. ``instance`` tells this Charon from others in ``Via``; ``own_ports`` are
     those that it listens on."""
 
-    def __init__(self, events: EventLog, access_log: AccessLog, metrics: WorkerMetrics, sharing: Sharing) -> None:
+    def __init__(
+        self, events: EventLog, access_log: AccessLog, metrics: WorkerMetrics, sharing: Sharing, guard: Guard
+    ) -> None:
         self.events = events
         self.access_log = access_log
         self.metrics = metrics
         self.sharing = sharing
-        self.services = Services(sharing)
+        self.guard = guard
         self.contexts = Contexts()
+        self.services = Services(sharing, self.contexts)
         self.passthrough = Passthrough(sharing)
+        self.addresses = AddressIndex()
         self.own_ports: frozenset[int] = frozenset()
         self.instance = b""
-        self.server_tls: dict[str, ServerTls] = {}
         self.draining = False
         self._told: dict[str, float] = {}
 
-    def apply(self, snapshot: Snapshot) -> None:
-        """Follow ``snapshot`` as far as it concerns all listeners.
+    def apply(self, snapshot: Snapshot, own: Mapping[str, ServiceSpec]) -> None:
+        """Follow ``snapshot`` as far as it concerns all listeners; ``own`` are services beside it.
 
         Raises ValueError, and changes nothing, when some TLS material cannot be used.
         """
-        listeners = {spec.name: (spec.tls, _alpn(spec)) for spec in snapshot.listeners if spec.tls is not None}
-        clients = {spec.tls for spec in snapshot.services.values() if spec.tls is not None}
-        server_tls = self.contexts.servers(listeners, snapshot.materials)
-        client_tls = self.contexts.clients(clients, snapshot.materials)
-        self.server_tls = server_tls
+        self.contexts.use(snapshot.materials)
         self.instance = snapshot.instance_id.encode("ascii")
-        self.services.apply(snapshot.services, client_tls)
-        self.services.index(wanted=any(spec.direction == "outbound" for spec in snapshot.listeners))
+        self.services.apply(snapshot.services, own)
+        self.addresses.apply(snapshot.services if any(s.direction == "outbound" for s in snapshot.listeners) else {})
         kept = [(e.service, e.name) for e in self.services.endpoints()]
         self.metrics.retain_upstreams([*kept, (PASSTHROUGH, PASSTHROUGH)])
 
@@ -57,6 +63,12 @@ class DataPlane:
         self.metrics.count(Metric.HTTP_RATE_LIMITED, (limit,))
         if self.may_tell(limit, now):
             self.events.warning(Event.RATE_LIMITED, limit=limit, client=client)
+
+    def server_tls(self, spec: ListenerSpec) -> ServerTls | None:
+        """TLS of a listener: the same object for as long as neither its spec nor its material changes."""
+        if spec.tls is None:
+            return None
+        return self.contexts.server(spec.tls, ("http/1.1",) if spec.protocol == "http" else ())
 
     def handshake(self, listener: str, result: str) -> None:
         """A client's TLS handshake has come to an end."""
@@ -77,8 +89,29 @@ class DataPlane:
         self._told[what] = now
         return True
 
-    def gauges(self) -> None:
-        """Bring the gauges of endpoints up to date, before the counters are collected."""
+    def state(self, servers: Iterable[ProxyServer]) -> dict[str, Any]:
+        """How this worker is, as plain values: ``connections`` that are open, those of them that are to end
+        (``draining``), what there is too much of (``overloaded``) and for want of what accepting pauses (``paused``).
+        """
+        return {
+            "connections": sum(len(server.connections) for server in servers),
+            "draining": sum(len(server.connections) for server in servers if server.draining),
+            "overloaded": self.guard.causes,
+            "paused": self.guard.capacity.paused,
+        }
+
+    def gauges(self, servers: Iterable[ProxyServer]) -> None:
+        """Bring the gauges up to date, and what the guard counts, before they are collected."""
+        self.guard.report()
+        gauge = self.metrics.gauge
+        gauge(Metric.CONNECTIONS_DRAINING, (), sum(len(s.connections) for s in servers if s.draining))
+        gauge(Metric.ACCEPTING_PAUSED, (), float(self.guard.capacity.paused is not None))
+        for service in self.services:
+            if service.concurrency is not None:
+                # All workers see the one limit, and what they report is added up.
+                gauge(Metric.CONCURRENCY_LIMIT, (service.name,), service.concurrency.limit / self.sharing.slots)
+        for cause in CAUSES:
+            gauge(Metric.OVERLOADED, (cause,), float(cause in self.guard.causes))
         for endpoint in self.services.endpoints():
             endpoint.metrics.in_flight = endpoint.in_flight
             endpoint.metrics.pool_idle = len(endpoint.pool)
@@ -86,8 +119,3 @@ class DataPlane:
         if destinations:  # all of them have the same numbers
             destinations[0].metrics.in_flight = sum(endpoint.in_flight for endpoint in destinations)
             destinations[0].metrics.pool_idle = sum(len(endpoint.pool) for endpoint in destinations)
-
-
-def _alpn(spec: ListenerSpec) -> tuple[str, ...]:
-    """What a listener says it speaks inside TLS."""
-    return ("http/1.1",) if spec.protocol == "http" else ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from array import array
 from collections.abc import Collection, Iterator, Mapping
-from socket import AF_INET6, inet_ntop, inet_pton
 from time import monotonic
 
 from gevent.event import Event as Flag
@@ -18,13 +17,15 @@ from charon.base.errors import (
     PENDING_TIMEOUT,
     ExchangeFailed,
 )
-from charon.config.snapshot import ClientTlsSpec, ServiceSpec
-from charon.net.tls import ClientTls
+from charon.config.service_table import unchanged
+from charon.config.snapshot import ServiceSpec
+from charon.net.tls import ClientTls, Contexts
 from charon.policy.balance import Balancer, balancer
 from charon.policy.breaker import Admission
 from charon.policy.retry import WINDOW_CELLS, Budget, RetryPolicy, Window
 from charon.proxy.endpoint import Endpoint
 from charon.proxy.sharing import Sharing
+from charon.shared.concurrency import ServiceConcurrency
 from charon.wire.target import is_host
 
 _LOOK_AGAIN = 0.01
@@ -32,18 +33,22 @@ _LOOK_AGAIN = 0.01
 
 
 class Service:
-    """A named set of endpoints. ``policy`` is its retry policy, compiled."""
+    """A named set of endpoints. ``policy`` is its retry policy, compiled. ``concurrency`` bounds its requests by their
+    latency, None where that is off; ``watches_latency`` says that somebody wants to know how long answers take."""
 
     __slots__ = (
         "_balancer",
         "_pending",
         "_room",
         "_sharing",
+        "_tls",
         "budget",
+        "concurrency",
         "endpoints",
         "name",
         "policy",
         "spec",
+        "watches_latency",
     )
 
     def __init__(self, spec: ServiceSpec, sharing: Sharing) -> None:
@@ -52,7 +57,10 @@ class Service:
         self.endpoints: list[Endpoint] = []
         self.policy = RetryPolicy.compile(spec.retry)
         self.budget = _budget(spec, sharing)
+        self.concurrency: ServiceConcurrency | None = None
+        self.watches_latency = False
         self._sharing = sharing
+        self._tls: ClientTls | None = None
         self._balancer: Balancer = balancer(spec.balance, (), random.random)
         self._pending = 0
         self._room = Flag()
@@ -98,6 +106,7 @@ class Service:
             endpoints.append(endpoint)
         for gone in present.values():
             gone.leave()
+        self._follow_concurrency(spec, before)
         self.endpoints = endpoints
         states = [endpoint.state for endpoint in endpoints if endpoint.state is not None]
         for state in states:
@@ -108,10 +117,23 @@ class Service:
             self.policy = RetryPolicy.compile(spec.retry)
             self.budget = _budget(spec, self._sharing)
 
-    def secure(self, tls: ClientTls | None) -> None:
-        """Dial with ``tls`` from now on, or without. What is open under another context takes no new requests."""
-        for endpoint in self.endpoints:
-            endpoint.secure(tls)
+    def secure(self, contexts: Contexts) -> None:
+        """Dial as the spec says, with the context of now. What is open under another one takes no new requests."""
+        tls = None if self.spec.tls is None else contexts.client(self.spec.tls)
+        if tls is not None or self._tls is not None:
+            self._tls = tls
+            for endpoint in self.endpoints:
+                endpoint.secure(tls)
+
+    def _follow_concurrency(self, spec: ServiceSpec, before: ServiceSpec) -> None:
+        wanted = spec.concurrency
+        if wanted is None:
+            self.concurrency = None
+        elif self.concurrency is None or spec.row != before.row:
+            self.concurrency = self._sharing.concurrency(spec.row, wanted)
+        else:
+            self.concurrency.follow(wanted)
+        self.watches_latency = wanted is not None or spec.balance.algorithm == "ewma"
 
     def leave(self) -> None:
         """The snapshot no longer names this service."""
@@ -213,54 +235,54 @@ def _budget(spec: ServiceSpec, sharing: Sharing) -> Budget:
     return Budget(spec.retry, windows[sharing.slot], windows)
 
 
-def _canonical(host: str) -> str:
-    """An IPv6 address as the kernel's are written; there is only one way to write an IPv4 one."""
-    return inet_ntop(AF_INET6, inet_pton(AF_INET6, host)) if ":" in host and "%" not in host else host
-
-
 class Services:
-    """All services of this worker, by name (names keep their case)."""
+    """The services of this worker, by name (names keep their case).
 
-    def __init__(self, sharing: Sharing) -> None:
+    A service is made when it is first asked for: of tens of thousands a worker uses few, and what it never uses costs
+    it nothing but a name, at no time. Once made it stays until a snapshot no longer names it.
+    """
+
+    def __init__(self, sharing: Sharing, contexts: Contexts) -> None:
         self._services: dict[str, Service] = {}
-        self._by_address: dict[tuple[str, int], str] = {}
+        self._contexts = contexts
+        self._specs: Mapping[str, ServiceSpec] = {}
+        self._own: Mapping[str, ServiceSpec] = {}
         self._sharing = sharing
 
+    def get(self, name: str) -> Service | None:
+        """The service, or None when the registry does not hold it."""
+        return self._services.get(name) or self._made(name)
+
+    def apply(self, specs: Mapping[str, ServiceSpec], own: Mapping[str, ServiceSpec]) -> None:
+        """Follow a snapshot: endpoints are kept by (service, name), what it does not name leaves. ``own`` are services
+        beside it, which go before those of the same name."""
+        before, self._specs, self._own = self._specs, specs, own
+        for name, service in list(self._services.items()):
+            if name in own or not unchanged(name, before, specs):
+                spec = self._spec(name)
+                if spec is None:
+                    self._services.pop(name).leave()
+                    continue
+                if service.spec != spec:
+                    service.apply(spec)
+            service.secure(self._contexts)
+
+    def _made(self, name: str) -> Service | None:
+        spec = self._spec(name)
+        if spec is None:
+            return None
+        service = self._services[name] = Service(spec, self._sharing)
+        service.secure(self._contexts)
+        return service
+
+    def _spec(self, name: str) -> ServiceSpec | None:
+        return self._own.get(name) or self._specs.get(name)
+
     def __iter__(self) -> Iterator[Service]:
+        """Every service that has been used."""
         return iter(self._services.values())
 
-    def get(self, name: str) -> Service | None:
-        return self._services.get(name)
-
-    def apply(self, specs: Mapping[str, ServiceSpec], tls: Mapping[ClientTlsSpec, ClientTls]) -> None:
-        """Follow a snapshot: new services come, endpoints are kept by (service, name), the rest leaves.
-
-        ``tls`` has the context of every ``spec.tls``.
-        """
-        for name in [name for name in self._services if name not in specs]:
-            self._services.pop(name).leave()
-        for name, spec in specs.items():
-            service = self._services.get(name)
-            if service is None:
-                service = self._services[name] = Service(spec, self._sharing)
-            elif service.spec != spec:
-                service.apply(spec)
-            service.secure(None if spec.tls is None else tls[spec.tls])
-
-    def index(self, *, wanted: bool) -> None:
-        """Know services by the addresses of their endpoints from now on, or not. Of several the first one counts."""
-        self._by_address = {}
-        if wanted:
-            for service in self._services.values():
-                for endpoint in service.endpoints:
-                    for address in endpoint.spec.candidates:
-                        self._by_address.setdefault((_canonical(address.host), address.port), service.name)
-
-    def at(self, destination: tuple[str, int]) -> str | None:
-        """The service that has an endpoint at this address, as :meth:`index` knows it."""
-        return self._by_address.get(destination)
-
     def endpoints(self) -> Iterator[Endpoint]:
-        """Every endpoint of every service."""
+        """Every endpoint of every service that has been used."""
         for service in self._services.values():
             yield from service.endpoints

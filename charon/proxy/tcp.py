@@ -12,6 +12,7 @@ from charon.base.errors import (
     IDENTITY_DENIED,
     INTERNAL,
     NO_ROUTE,
+    OVERLOADED,
     RATE_LIMITED,
     REQUEST_TIMEOUT,
     UNKNOWN_SERVICE,
@@ -69,6 +70,9 @@ class TcpConnection:
         reason: Reason | None = None
         rename(f"tcp {listener.name} {self.client}")
         try:
+            guard = self.server.plane.guard
+            if guard.shedding and guard.sheds():
+                raise ExchangeFailed(OVERLOADED, "the worker has more to do than it can")
             if isinstance(self.stream, TlsStream) and self.stream.peer_identity is not None:
                 self.identity = self.stream.peer_identity.spiffe
             self._admit(listener)
@@ -260,6 +264,9 @@ class TcpServer(ProxyServer):
 
     def make(self, sock: RawSocket, address: Any) -> TcpConnection:
         return TcpConnection(self.stream(sock), peer_ip(address), peer_port(address), self)
+
+    def endless(self) -> list[TcpConnection]:
+        return [connection for connection in self.connections if connection.relay is not None]
 
     def sweep(self, now: float) -> None:
         for connection in tuple(self.connections):

@@ -11,10 +11,12 @@ from charon.config.snapshot import (
     BalanceSpec,
     BreakerSpec,
     BulkheadSpec,
+    EndpointSpec,
     HealthCheckSpec,
     PassiveSpec,
     RetrySpec,
     ServiceSpec,
+    SocketAddress,
     TimeoutOverrides,
 )
 from charon.policy.retry import condition
@@ -144,10 +146,11 @@ def test_a_service_overrides_key_by_key(folder: Folder) -> None:
 
 def test_endpoints_get_the_treatment_of_their_service(folder: Folder) -> None:
     settings = compiled(folder, "services: {a: {retry: {attempts: 7}}}")
-    found = {"a": ServiceSpec("a", ()), "b": ServiceSpec("b", (), known=False)}
-    services = settings.snapshot(found, 1, "me").services
-    assert (services["a"].retry.attempts, services["a"].known) == (7, True)
-    assert (services["b"].name, services["b"].retry.attempts, services["b"].known) == ("b", 2, False)
+    endpoint = EndpointSpec("10.0.0.1:80", (SocketAddress("10.0.0.1", 80),))
+    treat = settings.treating()
+    a, b = treat("a", (endpoint,), 3), treat("b", (), 4)
+    assert (a.name, a.retry.attempts, a.endpoints, a.row) == ("a", 7, (endpoint,), 3)
+    assert (b.name, b.retry.attempts, b.endpoints, b.row) == ("b", 2, (), 4)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +252,19 @@ HOST = "write a name or an address, with :port where one is wanted, such as api.
             "services.a.limits.max_connections: unknown key here; connections belong to listeners; give it in limits "
             "at the top level or in an entry of listeners",
         ),
+        (
+            "listeners: [{address: ':1', limits: {max_total_connections: 5}}]",
+            "listeners[0].limits.max_total_connections: unknown key here; it counts the connections of all listeners; "
+            "give it in limits at the top level",
+        ),
+        (
+            "limits: {adaptive_concurrency: {min_limit: 2000}}",
+            "limits.adaptive_concurrency.min_limit: it is more than max_limit, 1000",
+        ),
+        (
+            "services: {a: {limits: {adaptive_concurrency: {max_limit: 2}}}}",
+            "services.a.limits.adaptive_concurrency.max_limit: it is less than min_limit, 4",
+        ),
     ],
 )
 def test_mistakes(folder: Folder, text: str, problem: str) -> None:
@@ -263,7 +279,7 @@ def test_what_is_about_endpoints_does_not_belong_to_a_listener(folder: Folder, k
     ]
 
 
-@pytest.mark.parametrize("key", ["max_requests_per_endpoint", "max_pending", "pending_timeout"])
+@pytest.mark.parametrize("key", ["max_requests_per_endpoint", "max_pending", "adaptive_concurrency"])
 def test_limits_of_endpoints_do_not_belong_to_a_listener(folder: Folder, key: str) -> None:
     assert folder.problems(TARGET + f"listeners:\n- address: ':1'\n  limits: {{{key}: 5}}") == [
         f"4: listeners[0].limits.{key}: unknown key here; endpoints are shared by all listeners; give it in limits at "

@@ -8,7 +8,7 @@ from charon.base.addresses import Address
 from charon.config.certificates import PUBLIC, IssuePlan
 from charon.config.compile import compile_settings
 from charon.config.settings import Settings
-from charon.config.snapshot import AccessSpec, ClientTlsSpec, ServerTlsSpec, ServiceSpec
+from charon.config.snapshot import AccessSpec, ClientTlsSpec, EndpointSpec, ServerTlsSpec, SocketAddress
 from tests.config.support import Folder
 
 TARGET = "target_service_name: web\n"
@@ -21,8 +21,8 @@ def compiled(folder: Folder, text: str) -> Settings:
 
 def client(settings: Settings, service: str, *, https: bool = False) -> ClientTlsSpec | None:
     """TLS of a service in the snapshot."""
-    found = ServiceSpec(service, (), https=https)
-    return settings.snapshot({service: found}, 1, "").services[service].tls
+    endpoint = EndpointSpec("a:1", (SocketAddress("10.0.0.1", 1),), https=https)
+    return settings.treating()(service, (endpoint,), -1).tls
 
 
 def test_the_short_form_moves_the_listener_to_the_tls_port(folder: Folder) -> None:
@@ -42,7 +42,10 @@ def test_the_short_form_moves_the_listener_to_the_tls_port(folder: Folder) -> No
         f"{ID}/charon",
         (f"{certs}/server-cert.pem", f"{certs}/server-key.pem"),
     )
-    assert client(settings, "web") == ClientTlsSpec(f"{certs}/client-cert.pem", identities=(f"{ID}/web",))
+    spec = client(settings, "web")
+    assert spec == ClientTlsSpec(f"{certs}/client-cert.pem", trust_domain="charon.local")
+    assert spec.expected("web") == (f"{ID}/web",) and not spec.by_host_name
+    assert client(settings, "other") is spec, "one for all services, however many"
     assert set(settings.snapshot({}, 1, "").materials) == {PUBLIC}
 
 
@@ -97,11 +100,15 @@ services:
 """
     settings = compiled(folder, text)
     mesh = f"{folder.path}/certs/client-cert.pem"
-    assert client(settings, "any") == ClientTlsSpec(mesh, identities=("spiffe://a.org/any",))
+    assert client(settings, "any") == ClientTlsSpec(mesh, trust_domain="a.org")
     assert client(settings, "any", https=True) == ClientTlsSpec(PUBLIC, system_roots=True)
     assert client(settings, "off") is None
-    assert client(settings, "named") == ClientTlsSpec(mesh, server_name="api.example.com")
-    assert client(settings, "known") == ClientTlsSpec(mesh, "1.3", identities=("spiffe://b.org/api",))
+    named = client(settings, "named")
+    assert named == ClientTlsSpec(mesh, server_name="api.example.com")
+    assert named.expected("named") == () and named.by_host_name
+    known = client(settings, "known")
+    assert known is not None and known.expected("known") == ("spiffe://b.org/api",)
+    assert known == ClientTlsSpec(mesh, "1.3", identities=("spiffe://b.org/api",))
     assert client(settings, "partner") == ClientTlsSpec(f"{folder.path}/partner.pem", server_name="p.example.com")
     assert client(settings, "public") == ClientTlsSpec(PUBLIC, system_roots=True)
     assert client(settings, "egress", https=True) == ClientTlsSpec(
@@ -127,6 +134,10 @@ def test_https_needs_no_tls_of_its_own(folder: Folder) -> None:
         (
             "tls: {upstream_tls: true, cert_dir: c}",
             "2: tls.upstream_tls: there is nothing to trust endpoints by: there",
+        ),
+        (
+            "tls: {upstream_tls: true}\nlisteners: [{address: ':1', tls: {enabled: on, cert_dir: other}}]",
+            "2: tls.upstream_tls: there is nothing to trust endpoints by; give tls.cert_dir",
         ),
         ("services: {a: {tls: {enabled: yes}}}", "2: services.a.tls: there is nothing to trust endpoints by"),
         ("tls: {enabled: on, cert_file: c, client_auth: none}", "2: tls.cert_file: it needs a key_file"),

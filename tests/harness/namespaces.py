@@ -7,45 +7,51 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pytest
 
 from tests.harness import PATIENCE
 
+T = TypeVar("T")
+
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
+
+available = os.geteuid() == 0 and shutil.which("ip") is not None
 
 
 def need_interception() -> None:
     """Skip the test where this machine has no way to run it."""
-    if os.geteuid() != 0:
-        pytest.skip("only root makes network namespaces")
-    for program in ("ip", "nft"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    made = subprocess.run(["ip", "netns", "add", "charon-test-probe"], capture_output=True, text=True, check=False)
+    if not available:
+        pytest.skip("network namespaces take root and iproute2")
+    if shutil.which("nft") is None:
+        pytest.skip("nft is not installed")
+    made = subprocess.run(
+        ["ip", "netns", "add", f"charon-test-probe-{os.getpid()}"], capture_output=True, text=True, check=False
+    )
     if made.returncode:
         pytest.skip(f"no network namespaces here: {made.stderr.strip()}")
-    subprocess.run(["ip", "netns", "del", "charon-test-probe"], check=True)
+    subprocess.run(["ip", "netns", "del", f"charon-test-probe-{os.getpid()}"], check=True)
 
 
 @dataclass(frozen=True)
 class Host:
-    """One namespace. ``ipv4`` and ``ipv6`` are its addresses on the cable."""
+    """One namespace. ``ip`` and ``ip6`` are its addresses on the cable."""
 
     name: str
-    ipv4: str
-    ipv6: str
+    ip: str
+    ip6: str
 
     @property
     def prefix(self) -> list[str]:
         """What runs a command there."""
         return ["ip", "netns", "exec", self.name]
 
-    def run(self, *command: str, user: int | None = None, text: str | None = None, check: bool = True) -> str:
+    def command(self, *command: str, user: int | None = None, text: str | None = None, check: bool = True) -> str:
         """The standard output of a command that is run there, as ``user``. AssertionError when it fails."""
         done = subprocess.run(
             [*self.prefix, *as_user(user), *command],
@@ -60,11 +66,16 @@ class Host:
 
     def nft(self, text: str) -> None:
         """Have ``text`` in force there."""
-        self.run("nft", "-f", "-", text=text)
+        self.command("nft", "-f", "-", text=text)
 
     def rules(self) -> str:
         """Everything that its kernel has."""
-        return self.run("nft", "list", "ruleset")
+        return self.command("nft", "list", "ruleset")
+
+    def run(self, function: Callable[[], T]) -> T:
+        """``function()``, whose sockets are made there; they may be used anywhere."""
+        with self.inside():
+            return function()
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -105,8 +116,8 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
             _ip("-n", host.name, "link", "set", "lo", "up")
         _ip("link", "add", "cable", "netns", left.name, "type", "veth", "peer", "name", "cable", "netns", right.name)
         for host in (left, right):
-            _ip("-n", host.name, "addr", "add", f"{host.ipv4}/24", "dev", "cable")
-            _ip("-n", host.name, "addr", "add", f"{host.ipv6}/64", "dev", "cable", "nodad")
+            _ip("-n", host.name, "addr", "add", f"{host.ip}/24", "dev", "cable")
+            _ip("-n", host.name, "addr", "add", f"{host.ip6}/64", "dev", "cable", "nodad")
             _ip("-n", host.name, "link", "set", "cable", "up")
         yield left, right
 

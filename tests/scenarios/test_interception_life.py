@@ -49,7 +49,7 @@ class World:
             with host.inside():
                 for port in ports:
                     answer = answering(http_response(200, str(port).encode()))
-                    stack.enter_context(ScriptedBackend(answer, host=host.ipv4, port=port))
+                    stack.enter_context(ScriptedBackend(answer, host=host.ip, port=port))
 
     def command(self, charon: CharonProcess, *words: str) -> tuple[int, str]:
         """Exit code of ``charon intercept`` on ``a``, and its words: on standard output, or else on standard error."""
@@ -69,7 +69,7 @@ class World:
         with sock:
             sock.settimeout(PATIENCE)
             try:
-                sock.connect((target.ipv4, port))
+                sock.connect((target.ip, port))
                 sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
                 answer = sock.recv(65_536)  # head and body are one write of the server's, and one of Charon's
             except ConnectionError:
@@ -90,7 +90,7 @@ class World:
         for source, target, port in ((self.a, self.b, 80), (self.b, self.a, 9000)):
             since = len(charon.log_lines())
             assert self.gets(source, target, port) == str(port)
-            charon.wait_for_event("http_request", since=since, destination=f"{target.ipv4}:{port}")
+            charon.wait_for_event("http_request", since=since, destination=f"{target.ip}:{port}")
 
 
 @pytest.fixture(scope="module")
@@ -178,11 +178,11 @@ def test_a_killed_worker_is_no_matter(world: World, start: Start) -> None:
 
 def test_a_second_one_changes_nothing(world: World, start: Start, make_charon: StartCharon) -> None:
     first = start()
-    rules = world.a.run("nft", "-s", "list", "ruleset")
+    rules = world.a.command("nft", "-s", "list", "ruleset")
     second = make_charon(CONFIG, prefix=world.a.prefix)
     second.start(wait=False)
     assert second.wait() == 3  # the port is taken
-    assert world.a.run("nft", "-s", "list", "ruleset") == rules
+    assert world.a.command("nft", "-s", "list", "ruleset") == rules
     world.carried(first)
 
 
@@ -211,11 +211,11 @@ def test_other_tables_are_left_alone(world: World, start: Start) -> None:
 def test_connections_that_are_open_go_on(world: World, start: Start) -> None:
     """Those from before the rules are not taken, those that are carried end with Charon, not with the rules."""
     with world.a.inside():
-        before = socket.create_connection((world.b.ipv4, 80), PATIENCE)
+        before = socket.create_connection((world.b.ip, 80), PATIENCE)
         before.settimeout(PATIENCE)
     charon = start()
     with world.a.inside():
-        through = socket.create_connection((world.b.ipv4, 80), PATIENCE)
+        through = socket.create_connection((world.b.ip, 80), PATIENCE)
         through.settimeout(PATIENCE)
     request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     with before, through:
@@ -239,7 +239,7 @@ def test_connections_that_are_open_go_on(world: World, start: Start) -> None:
 def test_what_is_under_way_at_a_stop_is_finished(world: World, start: Start) -> None:
     charon = start()
     with world.a.inside():
-        sock = socket.create_connection((world.b.ipv4, 80), PATIENCE)
+        sock = socket.create_connection((world.b.ip, 80), PATIENCE)
     with sock:
         sock.settimeout(PATIENCE)
         sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n")

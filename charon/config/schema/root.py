@@ -11,11 +11,12 @@ from charon.config.schema.intercept import Intercept
 from charon.config.schema.limits import AllLimits
 from charon.config.schema.listener import Listener, Traffic
 from charon.config.schema.logging import Logging
+from charon.config.schema.overload import Overload
 from charon.config.schema.section import block, setting
 from charon.config.schema.services import Service, Treatment
 from charon.config.schema.tls import AllTls
 from charon.config.schema.tracing import Tracing
-from charon.config.schema.values import Duration, Name, OptionalFilePath, Port, kind_of
+from charon.config.schema.values import Boolean, Duration, Name, OptionalFilePath, Port, kind_of
 
 
 def _workers(value: object) -> int | None:
@@ -78,10 +79,18 @@ class Root(Treatment, Traffic):
         live=False,
     )
     drain_timeout: Duration = setting(
-        "30s", "How long open connections may go on after a reload or a stop before they are cut."
+        "30s",
+        "How long open connections may go on after a reload or a stop before they are cut. Those that would go on for "
+        "ever (upgraded and TCP connections, answers of unknown length) are cut one after the other in the last third "
+        "of it, so that their clients do not all come back at once. An upgrade to WebSocket is closed without a reset.",
+    )
+    reload_on_change: Boolean = setting(
+        False,
+        "Reload whenever this file has changed, as `charon reload` does, once it has held still for a moment.",
     )
     worker_timeout: WorkerTimeout = setting(
         "10s", "How long a worker may give no sign of life before it is ended and replaced."
     )
+    overload: Overload = block(Overload, "When a worker has more to do than it can.")
     tracing: Tracing = block(Tracing, "Distributed tracing.")
     intercept: Intercept = block(Intercept, "Transparent interception.")
