@@ -145,7 +145,18 @@ def _worker(one: Mapping[str, Any], generation: int, style: Style) -> tuple[Cell
     else:
         state = Cell("crash loop" if one["crash_loop"] else "starting", style.red)
     behind = "" if one["generation"] == generation else f"generation {one['generation']}"
+    trouble = [f"overloaded ({cause})" for cause in one.get("overloaded", ())]
+    if one.get("paused"):
+        trouble.append(f"accepts nothing for want of {one['paused']}")
     deaths = f"{one['deaths']} deaths" if one["deaths"] else ""
     connections = f"{one.get('connections', 0)} connections"
     pid = f"pid {one['pid']}" if one["pid"] is not None else ""
-    return Cell(str(one["slot"])), Cell(pid), state, Cell(connections), Cell(behind), Cell(deaths, style.red)
+    return (
+        Cell(str(one["slot"])),
+        Cell(pid),
+        state,
+        Cell(connections),
+        Cell(behind),
+        Cell(deaths, style.red),
+        Cell("; ".join(trouble), style.red),
+    )

@@ -15,7 +15,7 @@ from charon.config.registry import Target
 from charon.config.schema.listener import Listener
 from charon.config.schema.root import Root
 from charon.config.settings import Settings
-from charon.config.snapshot import Limits, ListenerSpec, LoggingSpec, ServiceSpec, Timeouts
+from charon.config.snapshot import Limits, ListenerSpec, LoggingSpec, OverloadSpec, ServiceSpec, Timeouts
 
 
 def compile_settings(config: Config) -> Settings:
@@ -43,6 +43,8 @@ def compile_settings(config: Config) -> Settings:
         worker_timeout=root.worker_timeout,
         reload_on_change=root.reload_on_change,
         digest="",
+        max_connections=root.limits.max_total_connections,
+        overload=OverloadSpec(**root.overload.model_dump()),
     )
     return replace(settings, digest=blake2b(pickle.dumps(settings), digest_size=6).hexdigest())
 
@@ -106,6 +108,7 @@ def _listener_spec(config: Config, listener: Listener, taken: set[str], material
             max_header_bytes=limits.max_header_bytes,
             max_headers=limits.max_headers,
             max_body_bytes=limits.max_body_bytes,
+            min_body_rate=limits.min_body_rate,
         ),
         access_log=listener.access_log,
         rate_limit=rate_limit_spec(_name(listener), rate_limit, rate_limit.routes),

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, replace
 
 from charon.config.certificates import PUBLIC, MaterialSource, UpstreamTls
 from charon.config.registry import Target
-from charon.config.snapshot import EndpointSpec, ListenerSpec, LoggingSpec, ServiceSpec, Snapshot, TlsMaterial
+from charon.config.snapshot import (
+    EndpointSpec,
+    ListenerSpec,
+    LoggingSpec,
+    OverloadSpec,
+    ServiceSpec,
+    Snapshot,
+    TlsMaterial,
+)
 
 Treat = Callable[[str, tuple[EndpointSpec, ...], int], ServiceSpec]
 
@@ -27,7 +35,7 @@ class Settings:
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
     file from another. ``workers`` is a number; ``drain_timeout`` and
-    ``worker_timeout`` are in seconds.
+    ``worker_timeout`` are in seconds; ``max_connections`` is of all listeners together.
     """
 
     file: str
@@ -45,6 +53,8 @@ class Settings:
     digest: str
     upstream_tls: UpstreamTls = field(default_factory=UpstreamTls)
     certificates: Mapping[str, MaterialSource] = field(default_factory=dict)
+    max_connections: int | None = None
+    overload: OverloadSpec = field(default_factory=OverloadSpec)
 
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
         """The keys of ``changed`` that differ and cannot be put in force while Charon runs."""
@@ -76,6 +86,8 @@ class Settings:
             services=services,
             logging=self.logging,
             drain_timeout=self.drain_timeout,
+            max_connections=self.max_connections,
+            overload=self.overload,
             admin_socket=self.admin_socket,
             instance_id=instance_id,
             materials={PUBLIC: TlsMaterial("public"), **(materials or {})},

@@ -204,6 +204,19 @@ _RETRY: Final = RetrySpec()
 
 
 @dataclass(frozen=True, slots=True)
+class ConcurrencySpec:
+    """How the number of requests at the same time is found, of all workers together: between ``min_limit`` and
+    ``max_limit``, so that the median latency stays near ``target_latency`` seconds or, where that is None,
+    ``tolerance`` times the usual one, which is measured again after ``remeasure`` seconds of too much."""
+
+    min_limit: int = 4
+    max_limit: int = 1000
+    tolerance: float = 2.0
+    target_latency: float | None = None
+    remeasure: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """A named set of endpoints and how they are treated. ``known`` is false when the registry does not (or no longer)
     hold the name. ``breaker``, ``health_check`` and ``passive`` are None where they are off."""
@@ -216,6 +229,7 @@ class ServiceSpec:
     passive: PassiveSpec | None = None
     retry: RetrySpec = _RETRY
     bulkhead: BulkheadSpec | None = None
+    concurrency: ConcurrencySpec | None = None
     timeouts: TimeoutOverrides | None = None
     tls: ClientTlsSpec | None = None
     known: bool = True
@@ -296,6 +310,7 @@ class Timeouts:
     ``connect``: one upstream connection, all candidates together. ``response_headers``: from the last byte of the
     request to the head of the final response. ``request``: the whole exchange. ``idle``: a connection, or a body in
     either direction, with no byte moving. ``client_header``: from the first byte of a request head to its last.
+    ``client_body``: between two bytes of a request body, never longer than ``idle``.
     ``client_fin``: how long an unanswered request goes on after its client closed its sending side.
     """
 
@@ -304,6 +319,7 @@ class Timeouts:
     request: float | None = None
     idle: float = 90.0
     client_header: float = 10.0
+    client_body: float = 60.0
     client_fin: float = 0.5
 
 
@@ -319,12 +335,13 @@ class TimeoutOverrides:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds per listener."""
+    """Bounds per listener. ``min_body_rate`` is in bytes a second."""
 
     max_connections: int = 10_000
     max_header_bytes: int = 65_536
     max_headers: int = 128
     max_body_bytes: int | None = None
+    min_body_rate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,8 +383,17 @@ class LoggingSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class OverloadSpec:
+    """When a worker has too much to do: ``max_loop_lag`` in seconds, ``max_memory`` in bytes of its own; None: off."""
+
+    max_loop_lag: float | None = 0.25
+    max_memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a worker does, as of ``generation`` (counts up with every change)."""
+    """Everything a worker does, as of ``generation`` (counts up with every change). ``max_connections`` is of all
+    listeners and workers together."""
 
     generation: int
     listeners: tuple[ListenerSpec, ...]
@@ -375,5 +401,7 @@ class Snapshot:
     materials: dict[str, TlsMaterial] = field(default_factory=dict)
     logging: LoggingSpec = field(default_factory=LoggingSpec)
     drain_timeout: float = 30.0
+    max_connections: int | None = None
+    overload: OverloadSpec = field(default_factory=OverloadSpec)
     admin_socket: str = ""
     instance_id: str = ""
