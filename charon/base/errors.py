@@ -118,5 +118,9 @@ class ConfigError(Exception):
         self.problems = problems
 
 
+class CertificateError(Exception):
+    """A certificate, a key or a list of authorities cannot be used; the text names the file and says why."""
+
+
 class StartError(Exception):
     """Charon cannot start although its configuration is fine: a port is taken, a permission is missing."""

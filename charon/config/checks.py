@@ -14,6 +14,7 @@ from charon.config.schema.limits import ServiceLimits
 from charon.config.schema.listener import Listener
 from charon.config.schema.retry import Retry
 from charon.config.schema.root import Root
+from charon.config.tls_checks import tls_findings
 
 
 def findings(root: Root, listeners: tuple[Listener, ...]) -> Iterator[Finding]:
@@ -23,6 +24,7 @@ def findings(root: Root, listeners: tuple[Listener, ...]) -> Iterator[Finding]:
         yield from _targets(root, index, listener)
         yield from _rate_limit(root, index, listener)
     yield from route_findings(root)
+    yield from tls_findings(root, listeners)
     yield from _methods(root)
     yield from _pending(root)
     yield from _concurrency(root)

@@ -270,7 +270,7 @@ level: info
 name: x
 target_service_name: [a]
 services:
-  Foo: {addresses: ["https://a:1", x]}
+  Foo: {addresses: ["ftp://a:1", x]}
 trusted_proxies: [10.0.0.1/8, "*"]
 workers: 0
 limits: {max_header_bytes: 3, max_connections: -1}
@@ -294,8 +294,8 @@ logging: {level: verbose, access_log: maybe}
         "13: level: unknown key here; did you mean logging.level?",
         "14: name: unknown key here; it belongs in an entry of listeners",
         "15: target_service_name: a list is given where a name is expected",
-        "17: services.Foo.addresses[0]: https to an endpoint is not available in this version; write http://host:port "
-        "or host:port",
+        "17: services.Foo.addresses[0]: 'ftp://a:1' is not an address; write host:port, [ipv6]:port, http://host:port "
+        "or unix:/path",
         "17: services.Foo.addresses[1]: 'x' is not an address: the port is missing; write host:port, [ipv6]:port, "
         "http://host:port or unix:/path",
         "18: trusted_proxies[0]: '10.0.0.1/8' has address bits to the right of its mask (did you mean 10.0.0.0/8?); "
