@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from charon.config.certificates import PUBLIC, MaterialSource, UpstreamTls
+from charon.config.certificates import MaterialSource, UpstreamTls, with_public
 from charon.config.registry import Target
 from charon.config.snapshot import (
     EndpointSpec,
@@ -90,7 +90,7 @@ class Settings:
             overload=self.overload,
             admin_socket=self.admin_socket,
             instance_id=instance_id,
-            materials={PUBLIC: TlsMaterial("public"), **(materials or {})},
+            materials=with_public(materials or {}),
         )
 
     def treating(self) -> Treat:

@@ -20,6 +20,7 @@ from charon import __version__
 from charon.base.clock import Clock, SystemClock
 from charon.base.errors import ConfigError, StartError
 from charon.base.names import Event, Metric
+from charon.config.certificates import with_public
 from charon.config.reader import read_settings
 from charon.config.service_table import ServiceTable
 from charon.config.settings import Settings
@@ -246,8 +247,8 @@ class Supervisor:
         return Directory(sources, resolver, self._services_changed, self.events, spawn)
 
     def _compile(self, generation: int) -> Snapshot:
-        services = self.shared.assign(self._directory.services(), self.settings)
-        materials = self.certificates.materials()
+        materials = with_public(self.certificates.materials())
+        services = self.shared.assign(self._directory.services(), self.settings, materials)
         snapshot = self.settings.snapshot(ServiceTable(services), generation, self._instance, materials)
         pairs = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
         self.totals.set_endpoints(pairs)

@@ -72,6 +72,18 @@ def _table() -> dict[str, Family]:
         Family(Metric.CONNECTIONS_TOTAL, counter, ("listener",), "Client connections accepted."),
         Family(Metric.ACCEPT_ERRORS, counter, ("listener",), "Failures to accept a client connection."),
         Family(
+            Metric.TLS_HANDSHAKES,
+            counter,
+            ("listener", "result"),
+            "TLS handshakes of clients, by how they went: ok, resumed, or the reason word of the log.",
+        ),
+        Family(
+            Metric.AUTHORIZATION_DENIED,
+            counter,
+            ("listener", "route"),
+            "Requests and connections refused because of who asked; the route is empty where the listener refuses.",
+        ),
+        Family(
             Metric.ACCEPT_PAUSES,
             counter,
             ("cause",),
