@@ -271,7 +271,7 @@ class HttpConnection(WSGIHandler):
             pass  # it had its time, or it is gone; closing is all that is left
 
     def end_if_idle(self) -> None:
-        """Between requests, wait for one more, but not for long. May be called again and again."""
+        """Between requests, wait for one more, but not for long, and no longer when this is said again."""
         if self.idle and self.stream.deadline > monotonic() + _LAST_REQUEST:
             self.stream.rearm(_LAST_REQUEST)
 
