@@ -37,6 +37,7 @@ from charon.proxy.tcp import TcpServer
 from charon.shared.table import SharedTable
 from charon.telemetry.access_log import AccessLog
 from charon.telemetry.events import EventLog
+from charon.telemetry.ledger import Ledger
 from charon.telemetry.metrics import WorkerMetrics
 from charon.telemetry.sink import LogSink
 
@@ -44,7 +45,7 @@ SWEEP_SECONDS = 0.2
 """How often clients that left are looked for."""
 
 REPORT_SECONDS = 1.0
-"""How often counters go to the supervisor unasked, and idle connections are looked at."""
+"""How often gauges go to the supervisor unasked, and idle connections are looked at."""
 
 # The data path makes few cycles; with the default thresholds the collector would walk every open connection often.
 _GC_THRESHOLDS = (50_000, 20, 50)
@@ -54,7 +55,7 @@ class Worker:
     """Does what the channel says until it is told to drain, or the supervisor is gone."""
 
     def __init__(self, channel: Channel, hello: dict[str, Any], descriptors: list[int]) -> None:
-        """``hello`` is the supervisor's first message; ``descriptors`` are those of the shared table."""
+        """``hello`` is the supervisor's first message; ``descriptors`` are those of the shared table and the ledger."""
         self.channel = channel
         self.slot = slot = int(hello["slot"])
         self.slots = int(hello["slots"])
@@ -63,7 +64,7 @@ class Worker:
         self.events = EventLog(self.sink, logging.level, logging.format, logging.environment, worker=slot)
         self.events.capture_libraries()
         self.access_log = AccessLog(self.sink, logging.format, logging.level)
-        metrics = WorkerMetrics()
+        metrics = WorkerMetrics(Ledger(descriptors[-1]))
         table = SharedTable(descriptors[0], self.slots, (descriptors[1], descriptors[2]))
         sharing = Sharing(table, slot, bytes.fromhex(hello["secret"]), metrics, self.events)
         self.plane = DataPlane(self.events, self.access_log, metrics, sharing)
@@ -204,6 +205,7 @@ class Worker:
             server.count_bytes()
         self.plane.gauges()
         self.plane.metrics.count_up_to(Metric.LOG_DROPPED, (), self.sink.dropped)
+        self.plane.metrics.count_up_to(Metric.LOG_WRITE_ERRORS, (), self.sink.errors)
         report = {"type": "report", "id": request, "delta": self.plane.metrics.collect(), "state": self._state()}
         self._send(report)
 

@@ -158,7 +158,7 @@ def test_totals_are_exact_over_four_workers(start_charon: StartCharon, http_back
     labels = {"method": "GET", "status": "200", "upstream": http_backend.address}
     assert sample(metrics, REQUESTS, **labels) == 200
     assert total(metrics, "charon_http_request_latency_seconds_count") == 200
-    assert sample(metrics, "charon_listener_connections_total", listener="web") == 40
+    assert sample(metrics, "charon_listener_accepted_connections_total", listener="web") == 40
     assert sample(metrics, "charon_listener_connections", listener="web") == 40
     for client in clients:
         client.close()
@@ -206,7 +206,7 @@ def test_a_thousand_connections_leave_nothing_behind(start_charon: StartCharon, 
     use(1000)
     eventually(lambda: open_connections() == 0)
     assert len(descriptors(worker)) == before
-    assert sample(charon.metrics(), "charon_listener_connections_total", listener="web") == 1030
+    assert sample(charon.metrics(), "charon_listener_accepted_connections_total", listener="web") == 1030
 
 
 # -- signals ----------------------------------------------------------------------------------------------------------
