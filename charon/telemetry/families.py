@@ -138,9 +138,7 @@ class Current:
     ``endpoints`` are (service, endpoint name) pairs.
     """
 
-    def __init__(
-        self, endpoints: Iterable[tuple[str, str]], services: Iterable[str], listeners: Iterable[str]
-    ) -> None:
+    def __init__(self, endpoints: Iterable[tuple[str, str]], services: Iterable[str], listeners: Iterable[str]) -> None:
         self.endpoints = set(endpoints)
         self.services = set(services)
         self.listeners = set(listeners)
