@@ -53,6 +53,7 @@ class Metric:
 
     HTTP_REQUESTS: Final = "charon_http_requests_total"
     HTTP_LATENCY: Final = "charon_http_request_latency_seconds"
+    HTTP_FAILURES: Final = "charon_http_request_failures_total"
     HTTP_RETRIES: Final = "charon_http_retries_total"
     HTTP_RATE_LIMITED: Final = "charon_http_rate_limited_total"
     RETRY_BUDGET_EXHAUSTED: Final = "charon_http_retry_budget_exhausted_total"

@@ -383,7 +383,7 @@ class Supervisor:
 
     def status(self) -> dict[str, Any]:
         """The state of everything, as plain values."""
-        self.workforce.ask("report")
+        self.refresh()
         return status(self)
 
     def greenlets(self) -> dict[str, list[str]]:

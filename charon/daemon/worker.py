@@ -133,6 +133,7 @@ class Worker:
         self._drain_timeout = snapshot.drain_timeout
         self.events.set_level(snapshot.logging.level)
         self.access_log.set_level(snapshot.logging.level)
+        self.access_log.choose(snapshot.logging.sample, snapshot.logging.exclude_paths)
         admin = ServiceSpec(
             METRICS_SERVICE, (EndpointSpec(METRICS_SERVICE, (SocketAddress(snapshot.admin_socket, 0),)),)
         )

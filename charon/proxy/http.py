@@ -70,12 +70,15 @@ class HttpConnection(WSGIHandler):
 
     def refuse(self, reason: Reason) -> None:
         """Turn the client away before it has asked for anything."""
+        listener = self.server.listener
+        exchange = Exchange(monotonic(), self.client, listener.default, listener.timeouts)
+        exchange.fail(reason, "")
+        exchange.status = reason.status
         try:
-            self.stream.write(local_answer(reason, retry_after=1), _LINGER)
-            self._close_gently()
-        except (DeadlineExceeded, OSError):
-            pass  # it is gone, or does not read: closing says the same
+            if self.answer(exchange, local_answer(reason, retry_after=1)):
+                self._close_gently()
         finally:
+            record_http(self, exchange, listener)
             self.stream.close()
 
     def _serve_one(self) -> bool:

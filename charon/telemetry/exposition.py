@@ -104,6 +104,10 @@ class Totals(Collector):
         """Add to a counter. ValueError when ``name`` and ``labels`` are not those of one."""
         self._add_counter(_family(name, "counter", labels), labels, amount)
 
+    def counted(self, name: str) -> float:
+        """The sum of all series of a counter."""
+        return sum(self._counters.get(name, {}).values())
+
     def set_gauge(self, name: str, labels: Labels, value: float) -> None:
         """Set a gauge. ValueError when ``name`` and ``labels`` are not those of one."""
         family = _family(name, "gauge", labels)

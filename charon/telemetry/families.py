@@ -54,6 +54,12 @@ def _table() -> dict[str, Family]:
             "Seconds from the first byte of a request to the last byte of its answer.",
             REQUEST_BUCKETS,
         ),
+        Family(
+            Metric.HTTP_FAILURES,
+            counter,
+            ("listener", "reason"),
+            "HTTP requests that did not go well, by the reason word of the log; also those that got an answer.",
+        ),
         Family(Metric.HTTP_RETRIES, counter, ("method",), "Further tries of HTTP requests after a failed one."),
         Family(
             Metric.RETRY_BUDGET_EXHAUSTED,

@@ -313,10 +313,10 @@ def test_a_hang_up_does_not_end_it(start_charon: StartCharon, http_backend: Prog
     assert charon.stop() == 0
 
 
-def test_sigusr1_after_the_log_was_moved_loses_no_line(
+def test_a_log_that_is_moved_away_loses_no_line_with_sigusr1_or_without(
     make_charon: StartCharon, http_backend: Program, tmp_path: Path
 ) -> None:
-    log, moved = tmp_path / "charon.log", tmp_path / "charon.log.1"
+    log, first, moved = (tmp_path / name for name in ("charon.log", "charon.log.2", "charon.log.1"))
     charon = make_charon(http(http_backend.address, logging={"file": str(log)}), workers=2)
     charon.start(wait=False)
     port = port_of(charon)
@@ -333,6 +333,8 @@ def test_sigusr1_after_the_log_was_moved_loses_no_line(
     for thread in threads:
         thread.start()
     eventually(lambda: min(counts) > 50)
+    log.rename(first)
+    eventually(log.exists)  # somebody has noticed, within a second
     log.rename(moved)
     charon.signal(signal.SIGUSR1)
     eventually(lambda: log.exists() and "log_reopened" in log.read_text())
@@ -342,7 +344,7 @@ def test_sigusr1_after_the_log_was_moved_loses_no_line(
     for thread in threads:
         thread.join()
     assert charon.stop() == 0
-    lines = [json.loads(line) for path in (moved, log) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for path in (first, moved, log) for line in path.read_text().splitlines()]
     paths = [line["path"] for line in lines if line["message"] == "http_request"]
     assert sorted(paths) == sorted(f"/{slot}/{number}" for slot in range(2) for number in range(counts[slot]))
     after = [json.loads(line)["message"] for line in log.read_text().splitlines()]
