@@ -338,8 +338,8 @@ class ListenerSpec:
 
 @dataclass(frozen=True, slots=True)
 class LoggingSpec:
-    """``file`` is an absolute path, or None for standard output. ``format`` is ``json`` or ``console``. ``sample`` (0 to
-    1) is the share of access lines that are written, ``exclude_paths`` are prefixes of paths without such lines."""
+    """``file`` is an absolute path, or None for standard output. ``format`` is ``json`` or ``console``. ``sample`` (0
+    to 1) is the share of access lines that are written, ``exclude_paths`` are prefixes of paths without such lines."""
 
     level: str = "info"
     format: str = "json"

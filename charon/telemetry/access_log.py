@@ -2,8 +2,9 @@
 
 What did not go well, with a reason or a status of 500 or above, is always logged as far as the level lets it; of the
 rest a sample can be enough, and some paths can be left out. Lines have the shape of the event log's, but do not pass
-through stdlib logging, which would cost several times what the rest of recording a request does. A field that has no value (``trace_id``, ``reason``, ``identity``) is left
-out. Paths, methods, client addresses and identities are a peer's bytes: they are bounded and escaped here.
+through stdlib logging, which would cost several times what the rest of recording a request does. A field that has no
+value (``trace_id``, ``reason``, ``identity``) is left out. Paths, methods, client addresses and identities are a peer's
+bytes: they are bounded and escaped here.
 """
 
 from __future__ import annotations

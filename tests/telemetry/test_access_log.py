@@ -131,3 +131,35 @@ def test_the_console_format(lines: Lines) -> None:
 def test_unknown_formats_are_refused(lines: Lines) -> None:
     with pytest.raises(ValueError):
         access_log(lines, fmt="xml")
+
+
+def test_excluded_paths_are_prefixes_in_whole_segments_and_hide_no_failure(lines: Lines) -> None:
+    log = access_log(lines)
+    log.choose(1.0, ("/healthz", "/static/"))
+    hidden = ("/healthz", "/healthz/deep", "/static/", "/static/a.css")
+    shown = ("/healthzz", "/", "/x/healthz", "/static")
+    for path in (*hidden, *shown):
+        request(log, path=path)
+    assert [json.loads(raw)["path"] for raw in lines.raw] == list(shown)
+    request(log, path="/healthz", status=503)
+    request(log, path="/healthz", status=499, reason="client_abort")
+    assert [json.loads(raw)["status"] for raw in lines.raw[-2:]] == [503, 499]
+    log.choose(1.0, ())
+    request(log, path="/healthz")
+    assert lines.last()["path"] == "/healthz"
+
+
+def test_a_sample_is_a_share_of_what_went_well(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = access_log(lines)
+    dice = iter([0.0, 0.2499, 0.25, 0.9, 0.1, 0.3])
+    monkeypatch.setattr("random.random", lambda: next(dice))
+    log.choose(0.25, ())
+    for status in (200, 404, 201, 302):
+        request(log, status=status)
+    request(log, status=500)
+    request(log, status=200, reason="upstream_truncated")
+    log.tcp("db", "10.0.0.1", "10.0.0.9:5432", 1.5, 10, 20)
+    log.tcp("db", "10.0.0.2", "10.0.0.9:5432", 1.5, 10, 20)
+    log.tcp("db", "10.0.0.3", "10.0.0.9:5432", 1.5, 10, 20, "idle_timeout")
+    told = [json.loads(raw) for raw in lines.raw]
+    assert [line.get("status", line["client"]) for line in told] == [200, 404, 500, 200, "10.0.0.1", "10.0.0.3"]
