@@ -15,6 +15,7 @@ A worker touches peers' bytes: the supervisor believes nothing that it reads her
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import struct
@@ -75,8 +76,10 @@ class Ledger:
     @classmethod
     def create(cls, slots: int = SLOTS) -> Ledger:
         """An empty one. Raises OSError."""
-        fd = os.memfd_create("charon-ledger", os.MFD_CLOEXEC)
+        fd = os.memfd_create("charon-ledger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, slots * SLOT_BYTES)
+        # A worker that cut it short would have the supervisor killed when it reads what is no longer there (SIGBUS).
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         return cls(fd, slots)
 
     def open(self, family: Family, labels: Labels) -> int | None:

@@ -57,7 +57,7 @@ def _table(result: Result) -> str:
             for name in REFERENCES if column.ratio else ():
                 row.append(_span(result.ratios(peer, name, column.key), 2) if peer else f"÷ {name}")
             if column.over:
-                row.append(_span(result.differences(peer, column.key), column.digits) if peer else "over bare")
+                row.append(_span(result.differences(peer, column.key), column.digits) if peer else "over")
     for row, peer in zip(rows, ["", *result.samples], strict=True):
         row.append(_span(result.values(peer, "others_percent"), 0) if peer else "others on its core %")
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]

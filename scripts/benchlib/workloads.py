@@ -35,7 +35,7 @@ class Options:
 @dataclass(frozen=True)
 class Column:
     """A figure of every sample; with ``ratio`` the table compares it with the reference peers, with ``over`` each
-    peer called ``NAME-full`` with ``NAME``."""
+    peer with the one that has less to do."""
 
     key: str
     title: str
@@ -142,6 +142,15 @@ class HttpFull(Http):
     columns = (Column("cpu_us", "CPU µs/request", 1, over=True), *Http.columns[1:])
 
 
+class HttpRecords(Http):
+    """The same requests, counted and logged or not."""
+
+    name = "http-records"
+    text = "HTTP keep-alive, {connections} connections, 100-byte answers; what counting and logging a request cost"
+    peers = ("charon-uncounted", "charon-counted", "charon-logged")
+    columns = HttpFull.columns
+
+
 class TcpMessages(Http):
     """The same requests through the TCP proxy: a small message each way."""
 
@@ -230,4 +239,6 @@ class Memory(Workload):
         return last
 
 
-WORKLOADS: dict[str, type[Workload]] = {kind.name: kind for kind in (Http, HttpFull, TcpBulk, TcpMessages, Memory)}
+WORKLOADS: dict[str, type[Workload]] = {
+    kind.name: kind for kind in (Http, HttpFull, HttpRecords, TcpBulk, TcpMessages, Memory)
+}

@@ -116,6 +116,11 @@ def test_labels_that_are_none_are_found_out(labels: bytes) -> None:
         LedgerReader(ledger).take()
 
 
+def test_a_worker_cannot_cut_the_file_short() -> None:
+    with pytest.raises(PermissionError):
+        os.ftruncate(Ledger.create().fd, 0)
+
+
 def test_a_counter_that_falls_is_found_out() -> None:
     metrics = Counting()
     metrics.retry("GET")
