@@ -40,6 +40,7 @@ class Settings:
     workers: int
     drain_timeout: float
     worker_timeout: float
+    reload_on_change: bool
     digest: str
 
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
