@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +31,6 @@ def status(charon: CharonProcess) -> dict[str, Any]:
     return found
 
 
-def silent_port(charon: CharonProcess) -> int:
-    """The port of a Charon whose log cannot be read."""
-
-    def listening() -> str:
-        try:
-            return str(status(charon)["listeners"][0]["address"])
-        except (OSError, IndexError, ValueError):
-            return ""
-
-    address = eventually(listening)
-    eventually(lambda: charon.admin("/readyz")[0] == 200)
-    return int(address.rpartition(":")[2])
-
-
 def use(port: int, count: int) -> None:
     """So many requests, all of which must be answered."""
     request = f"GET /{'x' * 990} HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -56,7 +44,7 @@ def use(port: int, count: int) -> None:
 def test_a_full_disk(make_charon: StartCharon) -> None:
     charon = make_charon(web(logging={"file": "/dev/full"}))
     charon.start(wait=False)
-    port = silent_port(charon)
+    port = charon.port_when_ready()
     use(port, ENOUGH)
     metrics = charon.metrics()
     assert sample(metrics, "charon_http_requests_total", method="GET", status="302", upstream="none") == ENOUGH
@@ -64,6 +52,10 @@ def test_a_full_disk(make_charon: StartCharon) -> None:
     log = status(charon)["log"]
     assert (log["file"], log["level"]) == ("/dev/full", "info")
     assert log["lines_dropped"] >= sample(metrics, DROPPED) and log["write_errors"] >= sample(metrics, ERRORS)
+    command = [sys.executable, "-m", "charon", "status", "--config", str(charon.config_path)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (line,) = [line for line in shown.splitlines() if line.startswith("log /dev/full: ")]
+    assert line.endswith(" lines dropped") and " failures to write, " in line
     assert charon.stderr().count("cannot write the log /dev/full") == 2, "once for each process"
     assert charon.stop() == 0
 
@@ -74,7 +66,7 @@ def test_standard_output_that_is_stuck_then_closed_then_read_again(make_charon: 
     stuck = os.open(fifo, os.O_RDWR)  # nobody reads what is in it
     charon = make_charon(web(), prefix=["sh", "-c", 'exec "$@" >"$0"', str(fifo)])
     charon.start(wait=False)
-    port = silent_port(charon)
+    port = charon.port_when_ready()
     use(port, ENOUGH)
     metrics = charon.metrics()
     assert sample(metrics, DROPPED) > 0 and sample(metrics, ERRORS) == 0, "a full pipe is no error"

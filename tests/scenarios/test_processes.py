@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import StartCharon
 from tests.harness.backends import Connection, Program, ScriptedBackend, http_response
-from tests.harness.charon import CharonProcess, LogLine, descriptors, sample, total
+from tests.harness.charon import LogLine, descriptors, sample, total
 from tests.harness.client import Broken, RawClient
 from tests.harness.waiting import alive, eventually
 
@@ -319,7 +319,7 @@ def test_a_log_that_is_moved_away_loses_no_line_with_sigusr1_or_without(
     log, first, moved = (tmp_path / name for name in ("charon.log", "charon.log.2", "charon.log.1"))
     charon = make_charon(http(http_backend.address, logging={"file": str(log)}), workers=2)
     charon.start(wait=False)
-    port = port_of(charon)
+    port = charon.port_when_ready()
     stop = threading.Event()
     counts = [0, 0]
 
@@ -350,15 +350,3 @@ def test_a_log_that_is_moved_away_loses_no_line_with_sigusr1_or_without(
     after = [json.loads(line)["message"] for line in log.read_text().splitlines()]
     assert "http_request" in after and after[-1] == "stopped"
     assert charon.raw_log() == []
-
-
-def port_of(charon: CharonProcess) -> int:
-    """The port of the one listener, when the log goes to a file."""
-
-    def look() -> int:
-        if not charon.admin_socket.exists():
-            return 0
-        status = json.loads(charon.admin("/api/status")[1])
-        return int(status["listeners"][0]["address"].rpartition(":")[2]) if status["ready"] else 0
-
-    return eventually(look)

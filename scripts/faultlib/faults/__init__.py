@@ -10,4 +10,5 @@ from scripts.faultlib.faults import (  # noqa: F401, I001 - in the order of the 
     client_aborts,
     rate_limit,
     totals,
+    log_stuck,
 )
