@@ -122,10 +122,24 @@ def test_any_texts_make_one_bounded_line(method: str, path: str, client: str, id
 def test_the_console_format(lines: Lines) -> None:
     request(access_log(lines, fmt="console"), path="/a b\x1b[2J status=200")
     assert lines.last_text() == (
-        "2024-05-01T12:00:00.000Z INFO    http_request             method=GET "
-        'path="/a b\\x1b[2J status=200" upstream=localhost:9091 status=200 latency_ms=1.234 size_bytes=512 '
+        "2024-05-01T12:00:00.000Z INFO    http_request             200 GET          1.2 ms "
+        '"/a b\\x1b[2J status=200" upstream=localhost:9091 size_bytes=512 '
         "listener=http route=users client=127.0.0.1:51234 bytes_in=0 retries=0 protocol=HTTP/1.1\n"
     )
+
+
+def test_console_lines_of_requests_stand_in_columns(
+    lines: Lines, terminal: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    log = access_log(lines, fmt="console")
+    request(log, method="", path="", status=400, seconds=12.3456, reason="bad_request")
+    request(log, method="DELETE", path="/b", status=204)
+    places = [text.decode().index(" ms ") for text in lines.raw]
+    assert len(set(places)) == 1
+    for status, colour in ((200, 32), (404, 33), (503, 31)):
+        request(access_log(terminal, fmt="console"), status=status)
+        assert f"\x1b[{colour}m{status}\x1b[0m GET" in terminal.last_text()
 
 
 def test_unknown_formats_are_refused(lines: Lines) -> None:
