@@ -4,11 +4,11 @@ A worker that is killed has no time to say what it has counted since its last re
 there all the same: the supervisor reads it a last time when the process is gone. Counting costs the worker one word
 of memory, reading nothing at all.
 
-One anonymous file of slots, each 1 KiB: three words of head, up to ``VALUE_WORDS`` values, the labels as JSON. Slot 0
-holds how many slots were ever in use and takes what is to be counted nowhere; then comes a slot for each family's
-overflow; then those that are handed out. Every word has one writer at a time: a slot belongs to the worker until it
-is ``RETIRED``, then to the supervisor until it is ``FREE``. No order of death leaves a series half there: its head is
-written last, its values before it.
+One anonymous file of slots, each 1 KiB: two words of head, up to ``VALUE_WORDS`` values, family and labels as JSON.
+Slot 0 holds how many slots were ever in use and takes what is to be counted nowhere; then comes a slot for each
+family's overflow; then those that are handed out. Every word has one writer at a time: a slot belongs to the worker
+until it is ``RETIRED``, then to the supervisor until it is ``FREE``. No order of death leaves a series half there: its
+state is written last, its name before it.
 
 A worker touches peers' bytes: the supervisor believes nothing that it reads here before it has checked it.
 """
@@ -38,20 +38,18 @@ RETIRED: Final = 2.0
 SLOT_BYTES: Final = 1024
 _WORD: Final = 8
 _SLOT_WORDS: Final = SLOT_BYTES // _WORD
-_FAMILY: Final = 1
-_LENGTH: Final = 2
-_VALUES: Final = 3
-VALUE_WORDS: Final = 29
-_LABELS: Final = (_VALUES + VALUE_WORDS) * _WORD
-MAX_LABELS: Final = SLOT_BYTES - _LABELS
-"""Bytes of a series' labels as JSON; a series whose labels are longer is counted as overflow."""
+_LENGTH: Final = 1
+_VALUES: Final = 2
+VALUE_WORDS: Final = 30
+_NAME: Final = (_VALUES + VALUE_WORDS) * _WORD
+MAX_NAME: Final = SLOT_BYTES - _NAME
+"""Bytes of a series' family and labels as JSON; a series for which they do not do is counted as overflow."""
 
 NOWHERE: Final = _VALUES
 """Where the values of series go that nobody wants any more."""
 
-_FAMILIES: Final = tuple(FAMILIES.values())
-_NUMBERS: Final = {family.name: number for number, family in enumerate(_FAMILIES)}
-_FIRST: Final = len(_FAMILIES) + 1
+_OVERFLOWS: Final = {name: number for number, name in enumerate(FAMILIES, 1)}
+_FIRST: Final = len(FAMILIES) + 1
 SLOTS: Final = 1 << 15
 """Room for every family at its full number of series. The file is sparse: slots never used take no memory."""
 
@@ -84,18 +82,18 @@ class Ledger:
 
     def open(self, family: Family, labels: Labels) -> int | None:
         """Where the values of a new series begin; None when there is no room for it."""
-        encoded = orjson.dumps(labels)
-        if len(encoded) > MAX_LABELS:
+        encoded = orjson.dumps((family.name, *labels))
+        if len(encoded) > MAX_NAME:
             return None
         slot = self._free_slot()
-        return None if slot is None else self._define(slot, family, encoded)
+        return None if slot is None else self._define(slot, encoded)
 
     def overflow(self, family: Family) -> int:
         """Where the values of the series begin that takes what a family has no room for."""
-        slot = _NUMBERS[family.name] + 1
+        slot = _OVERFLOWS[family.name]
         if self.words[slot * _SLOT_WORDS] == USED:
             return slot * _SLOT_WORDS + _VALUES
-        return self._define(slot, family, orjson.dumps((OVERFLOW,) * len(family.labels)))
+        return self._define(slot, orjson.dumps((family.name, *(OVERFLOW for _ in family.labels))))
 
     def retire(self, at: int) -> None:
         """The series whose values begin at ``at`` gets no more of them. Its slot comes back once it has been read."""
@@ -112,11 +110,10 @@ class Ledger:
             return self._top
         return None
 
-    def _define(self, slot: int, family: Family, encoded: bytes) -> int:
+    def _define(self, slot: int, encoded: bytes) -> int:
         start, words = slot * _SLOT_WORDS, self.words
-        labels_at = slot * SLOT_BYTES + _LABELS
-        self._memory[labels_at : labels_at + len(encoded)] = encoded
-        words[start + _FAMILY] = float(_NUMBERS[family.name])
+        name_at = slot * SLOT_BYTES + _NAME
+        self._memory[name_at : name_at + len(encoded)] = encoded
         words[start + _LENGTH] = float(len(encoded))
         words[start] = USED
         words[0] = float(self._top)
@@ -175,16 +172,16 @@ class LedgerReader:
 
     def _definition(self, slot: int) -> _Series:
         start = slot * _SLOT_WORDS
-        number, length = self._words[start + _FAMILY], self._words[start + _LENGTH]
-        if not 0.0 <= number < len(_FAMILIES) or not 0.0 <= length <= MAX_LABELS:
-            raise ValueError("a ledger has a series of no family")
-        labels_at = slot * SLOT_BYTES + _LABELS
-        labels = orjson.loads(self._memory[labels_at : labels_at + int(length)])
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise ValueError("a ledger has a series without labels")
-        family = _FAMILIES[int(number)]
-        if family.kind == "gauge":
-            raise ValueError(f"{family.name} is not counted in a ledger")
+        length = self._words[start + _LENGTH]
+        if not 0.0 <= length <= MAX_NAME:
+            raise ValueError("a ledger has a series without a name")
+        name_at = slot * SLOT_BYTES + _NAME
+        name = orjson.loads(self._memory[name_at : name_at + int(length)])
+        if not isinstance(name, list) or not name or not all(isinstance(part, str) for part in name):
+            raise ValueError("a ledger has a series without a name")
+        family, labels = FAMILIES.get(name[0]), name[1:]
+        if family is None or family.kind == "gauge":
+            raise ValueError(f"{name[0]} is not counted in a ledger")
         words = struct.Struct(f"{_VALUES + values_of(family)}d")
         return _Series(family, labels, words.unpack, words.size)
 
