@@ -232,13 +232,14 @@ def _check(delta: dict[str, Any]) -> _Checked:
             checked.histograms.append((family, tuple(labels), counts, total))
     for name, items in delta.get("gauges", {}).items():
         for labels, value in items:
-            checked.gauges.append((_family(name, "gauge", labels), tuple(labels), value))
+            checked.gauges.append((_family(name, "gauge", labels), tuple(labels), float(value)))
     for name, items in delta.get("exemplars", {}).items():
         for labels, bucket, trace_id, value, wall in items:
             family = _family(name, "histogram", labels)
             if not 0 <= bucket <= len(family.buckets) or not _TRACE_ID.fullmatch(trace_id):
                 raise ValueError(f"{name} has an example that is none")
-            checked.exemplars.append((family, tuple(labels), bucket, Exemplar({"trace_id": trace_id}, value, wall)))
+            exemplar = Exemplar({"trace_id": trace_id}, float(value), float(wall))
+            checked.exemplars.append((family, tuple(labels), int(bucket), exemplar))
     return checked
 
 

@@ -97,12 +97,13 @@ def test_histograms_are_cumulative() -> None:
         lambda delta: delta["counters"].update({Metric.HTTP_RETRIES: [[["GET", "more"], 1]]}),
         lambda delta: delta["counters"].update({Metric.HTTP_RETRIES: [[["GET"], -1]]}),
         lambda delta: delta["gauges"].update({Metric.HTTP_RETRIES: [[["GET"], 1]]}),
+        lambda delta: delta["gauges"].update({Metric.CONNECTIONS: [[["web"], "many"]]}),
         lambda delta: delta["histograms"].update({Metric.HTTP_LATENCY: [[["GET", "a"], [1, 2, 3], 1.0]]}),
         lambda delta: delta.update(summaries={}),
         lambda delta: delta.update(exemplars={Metric.HTTP_LATENCY: [[["GET", "a"], 99, "ab" * 16, 1.0, 1.0]]}),
         lambda delta: delta.update(exemplars={Metric.HTTP_LATENCY: [[["GET", "a"], 1, 'x"} 1', 1.0, 1.0]]}),
     ],
-    ids=["family", "kind", "labels", "negative", "gauge", "buckets", "part", "bucket", "trace"],
+    ids=["family", "kind", "labels", "negative", "gauge", "word", "buckets", "part", "bucket", "trace"],
 )
 def test_a_malformed_delta_is_an_error_and_changes_nothing(change: Any) -> None:
     totals = Totals()
