@@ -25,8 +25,11 @@ from charon.telemetry.text import Timestamps, fit_console, fit_json
 MAX_PATH: Final = 1000
 """Characters of a path that are shown."""
 
+_HTTP_REQUEST: Final = Event.HTTP_REQUEST
 _NONE, _WARNINGS, _ALL = 0, 1, 2
 _NEWLINE: Final = orjson.OPT_APPEND_NEWLINE
+_DEL: Final = 0x7F
+"""As a number, which is looked for several times faster than as bytes."""
 
 
 class AccessLog:
@@ -96,7 +99,7 @@ class AccessLog:
         line: dict[str, Any] = {
             "timestamp": self._timestamp(self._wall()),
             "level": "warning" if reason else "info",
-            "message": Event.HTTP_REQUEST,
+            "message": _HTTP_REQUEST,
             "method": method,
             "path": path,
             "upstream": upstream,
@@ -159,7 +162,7 @@ class AccessLog:
             encoded = orjson.dumps(line, option=_NEWLINE)
         except orjson.JSONEncodeError:  # text with surrogates: undecodable bytes
             return self._careful(line)
-        if len(encoded) > MAX_LINE or not encoded.isascii() or b"\x7f" in encoded:
+        if len(encoded) > MAX_LINE or not encoded.isascii() or _DEL in encoded:
             return self._careful(line)
         return encoded
 
