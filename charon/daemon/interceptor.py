@@ -161,7 +161,7 @@ class Interceptor:
         if spec is None:
             return None
         connections: dict[str, dict[str, int]] = {}
-        for (direction, result), count in self._totals.counter(Metric.INTERCEPTED).items():
+        for (direction, result), count in self._totals.series(Metric.INTERCEPTED).items():
             connections.setdefault(direction, {})[result] = int(count)
         return {
             "up": self._wanted,

@@ -52,8 +52,9 @@ class DataPlane:
         self.instance = snapshot.instance_id.encode("ascii")
         self.services.apply(snapshot.services, own)
         self.addresses.apply(snapshot.services if any(s.direction == "outbound" for s in snapshot.listeners) else {})
-        kept = [(e.service, e.name) for e in self.services.endpoints()]
-        self.metrics.retain_upstreams([*kept, (PASSTHROUGH, PASSTHROUGH)])
+        endpoints = [(endpoint.service, endpoint.name) for endpoint in self.services.endpoints()]
+        endpoints.append((PASSTHROUGH, PASSTHROUGH))
+        self.metrics.retain(endpoints, [listener.name for listener in snapshot.listeners])
 
     def service(self, name: str) -> Service | None:
         return self.services.get(name)
