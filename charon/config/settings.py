@@ -10,8 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from charon.config.certificates import MaterialSource, UpstreamTls, with_public
 from charon.config.registry import Target
-from charon.config.snapshot import EndpointSpec, ListenerSpec, LoggingSpec, OverloadSpec, ServiceSpec, Snapshot
+from charon.config.snapshot import (
+    EndpointSpec,
+    ListenerSpec,
+    LoggingSpec,
+    OverloadSpec,
+    ServiceSpec,
+    Snapshot,
+    TlsMaterial,
+)
 
 Treat = Callable[[str, tuple[EndpointSpec, ...], int], ServiceSpec]
 
@@ -42,6 +51,8 @@ class Settings:
     worker_timeout: float
     reload_on_change: bool
     digest: str
+    upstream_tls: UpstreamTls = field(default_factory=UpstreamTls)
+    certificates: Mapping[str, MaterialSource] = field(default_factory=dict)
     max_connections: int | None = None
     overload: OverloadSpec = field(default_factory=OverloadSpec)
 
@@ -59,9 +70,16 @@ class Settings:
             kept["logging"] = replace(before.logging, level=self.logging.level)
         return replace(self, **kept)
 
-    def snapshot(self, services: Mapping[str, ServiceSpec], generation: int, instance_id: str) -> Snapshot:
-        """What workers are told, with ``services`` as :meth:`treating` makes them. A service that is named and not
-        among them stays a name: its requests are answered with `unknown_service`."""
+    def snapshot(
+        self,
+        services: Mapping[str, ServiceSpec],
+        generation: int,
+        instance_id: str,
+        materials: Mapping[str, TlsMaterial] | None = None,
+    ) -> Snapshot:
+        """What workers are told, with ``services`` as :meth:`treating` makes them, and ``materials`` for
+        ``certificates``. A service that is named and not among them stays a name: its requests are answered with
+        `unknown_service`."""
         return Snapshot(
             generation=generation,
             listeners=self.listeners,
@@ -72,6 +90,7 @@ class Settings:
             overload=self.overload,
             admin_socket=self.admin_socket,
             instance_id=instance_id,
+            materials=with_public(materials or {}),
         )
 
     def treating(self) -> Treat:
@@ -80,6 +99,7 @@ class Settings:
         default = self.default_service.treatment()
 
         def treat(name: str, endpoints: tuple[EndpointSpec, ...], row: int) -> ServiceSpec:
-            return ServiceSpec(name=name, endpoints=endpoints, row=row, **own.get(name, default))
+            tls = self.upstream_tls.of(name, https=bool(endpoints) and endpoints[0].https)
+            return ServiceSpec(name=name, endpoints=endpoints, row=row, **(own.get(name, default) | {"tls": tls}))
 
         return treat

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
+from charon.base.identities import spiffe_id
+
 
 class SocketAddress(NamedTuple):
     """Where to connect: ``host`` is a literal IP address, or a path when ``port`` is 0 (a Unix socket)."""
@@ -29,7 +31,9 @@ class EndpointSpec(NamedTuple):
     """One endpoint of a service.
 
     ``name`` is its label in logs and metrics (``localhost:9091``, or ``10.0.0.5:80`` where a name has several
-    addresses). ``candidates`` are tried in order within one connect timeout (``localhost`` over IPv4, then IPv6).
+    addresses). ``host`` is the host name it was written with, without a port, empty for a literal address or a Unix
+    socket; ``https``: it was written ``https://``. ``candidates`` are tried in order within one connect timeout
+    (``localhost`` over IPv4, then IPv6).
     ``row`` is its row in the shared table, -1 for none.
     """
 
@@ -37,12 +41,15 @@ class EndpointSpec(NamedTuple):
     candidates: tuple[SocketAddress, ...]
     weight: int = 1
     row: int = -1
+    host: str = ""
+    https: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TlsMaterial:
     """What one side of TLS needs, as PEM: its certificate with all but the root, its key, whom it trusts, and what has
     been revoked. Empty bytes: none. ``version`` differs whenever any of it does, so that contexts are made once each.
+    ``identity`` is the SPIFFE identity in the certificate.
     """
 
     version: str
@@ -50,6 +57,7 @@ class TlsMaterial:
     key: bytes = field(default=b"", repr=False)
     roots: bytes = b""
     revoked: bytes = b""
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +75,10 @@ class ServerTlsSpec:
 class ClientTlsSpec:
     """TLS towards the endpoints of a service. ``material`` is a key of ``Snapshot.materials``.
 
-    ``identities``: SPIFFE identities, one of which the endpoint must have; where there are none, its certificate must
-    be for ``server_name``. ``server_name`` is also sent as SNI; None: the endpoint's own host name. ``system_roots``:
-    the public authorities are trusted as well as those of the material.
+    ``identities``: SPIFFE identities, one of which the endpoint must have; where there are none, that of its service in
+    ``trust_domain``; where that is None too, its certificate must be for ``server_name``. ``server_name`` is also sent
+    as SNI; None: the endpoint's own host name. ``system_roots``: the public authorities are trusted as well as those of
+    the material.
     """
 
     material: str
@@ -77,6 +86,18 @@ class ClientTlsSpec:
     server_name: str | None = None
     identities: tuple[str, ...] = ()
     system_roots: bool = False
+    trust_domain: str | None = None
+
+    @property
+    def by_host_name(self) -> bool:
+        """Does the host name decide who an endpoint is?"""
+        return not self.identities and self.trust_domain is None
+
+    def expected(self, service: str) -> tuple[str, ...]:
+        """The identities, one of which the endpoints of ``service`` must have; none: their host name decides."""
+        if self.identities or self.trust_domain is None:
+            return self.identities
+        return (spiffe_id(self.trust_domain, service),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +281,10 @@ class RedirectSpec:
 class RouteSpec:
     """One rule: conditions (None or empty: any) and what is done. ``name`` is its stable label in logs and metrics.
 
-    ``services`` are (name, weight) pairs, used instead of ``service``; ``sticky`` (``cookie:NAME`` or ``header:NAME``)
-    keeps a client with one of them. ``headers`` are (name, value) pairs that must be there; ``*`` is any value.
+    ``sni`` is a condition on connections of a TCP listener: the server name that their TLS begins with, exact or
+    ``*.suffix``. ``services`` are (name, weight) pairs, used instead of ``service``; ``sticky`` (``cookie:NAME`` or
+    ``header:NAME``) keeps a client with one of them. ``headers`` are (name, value) pairs that must be there; ``*`` is
+    any value.
     """
 
     name: str
@@ -282,6 +305,7 @@ class RouteSpec:
     request_headers: HeaderEdits | None = None
     response_headers: HeaderEdits | None = None
     access: AccessSpec | None = None
+    sni: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +317,7 @@ class Timeouts:
     either direction, with no byte moving. ``client_header``: from the first byte of a request head to its last.
     ``client_body``: between two bytes of a request body, never longer than ``idle``.
     ``client_fin``: how long an unanswered request goes on after its client closed its sending side.
+    ``tls_handshake``: from a connection to the end of its handshake, or to its whole ClientHello.
     """
 
     connect: float = 5.0
@@ -302,6 +327,7 @@ class Timeouts:
     client_header: float = 10.0
     client_body: float = 60.0
     client_fin: float = 0.5
+    tls_handshake: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,8 +155,8 @@ class Worker:
             spec = self.specs.get(server.listener.name)
             if spec is None or server.listener.spec.needs_new_server(spec):
                 gone.append(server)  # what is to be opened anew comes with its socket
-            elif spec != server.listener.spec:
-                server.listener = Listener(spec, self.plane.sharing.buckets)
+            elif spec != server.listener.spec or server.listener.tls is not self.plane.server_tls(spec):
+                server.listener = self._listener(spec)
                 server.pool_of_connections.set_limit(_part(spec.limits.max_connections, server.of))
         self._retire(gone)
 
@@ -164,12 +164,15 @@ class Worker:
         """Listen on a socket of slot ``home``, one of ``of`` that share the listener's connections."""
         spec = self.specs[name]
         kind = TcpServer if spec.protocol == "tcp" else HttpServer
-        listener = Listener(spec, self.plane.sharing.buckets)
+        listener = self._listener(spec)
         most = _part(spec.limits.max_connections, of)
         server = kind(fd, listener, self.plane, most, lambda error: self._accept_failed(name, error))
         server.home, server.of = home, of
         server.start()
         self.servers.append(server)
+
+    def _listener(self, spec: ListenerSpec) -> Listener:
+        return Listener(spec, self.plane.sharing.buckets, self.plane.server_tls(spec))
 
     def _retire(self, servers: list[ProxyServer]) -> None:
         """Listen no more, and let the connections come to their end."""

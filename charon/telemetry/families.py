@@ -72,6 +72,18 @@ def _table() -> dict[str, Family]:
         Family(Metric.CONNECTIONS_TOTAL, counter, ("listener",), "Client connections accepted."),
         Family(Metric.ACCEPT_ERRORS, counter, ("listener",), "Failures to accept a client connection."),
         Family(
+            Metric.TLS_HANDSHAKES,
+            counter,
+            ("listener", "result"),
+            "TLS handshakes of clients, by how they went: ok, resumed, or the reason word of the log.",
+        ),
+        Family(
+            Metric.AUTHORIZATION_DENIED,
+            counter,
+            ("listener", "route"),
+            "Requests and connections refused because of who asked; the route is empty where the listener refuses.",
+        ),
+        Family(
             Metric.ACCEPT_PAUSES,
             counter,
             ("cause",),
@@ -153,6 +165,18 @@ def _table() -> dict[str, Family]:
         Family(Metric.CONFIG_INFO, gauge, ("digest",), "The configuration in force; always 1."),
         Family(Metric.REGISTRY_RELOAD_SUCCESSFUL, gauge, (), "Whether the last load of the registry succeeded."),
         Family(Metric.REGISTRY_RELOAD_TIME, gauge, (), "When the registry in force was loaded, in Unix seconds."),
+        Family(
+            Metric.CERTIFICATE_NOT_AFTER,
+            gauge,
+            ("file",),
+            "When the certificate expires, in Unix seconds; of several in the file, the one that expires first.",
+        ),
+        Family(
+            Metric.CERTIFICATE_FAILURES,
+            counter,
+            ("file",),
+            "Failures to issue, renew or read the certificate; the one before stays in force.",
+        ),
         Family(Metric.WORKERS, gauge, (), "Worker processes that are running."),
         Family(Metric.WORKER_RESTARTS, counter, (), "Worker processes that died and were replaced."),
         Family(Metric.BUILD_INFO, gauge, ("version", "python", "gevent"), "What is running; always 1."),

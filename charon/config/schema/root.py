@@ -14,6 +14,7 @@ from charon.config.schema.logging import Logging
 from charon.config.schema.overload import Overload
 from charon.config.schema.section import block, setting
 from charon.config.schema.services import Service, Treatment
+from charon.config.schema.tls import AllTls
 from charon.config.schema.tracing import Tracing
 from charon.config.schema.values import Boolean, Duration, Name, OptionalFilePath, Port, kind_of
 
@@ -55,6 +56,7 @@ class Root(Treatment, Traffic):
     """The top level."""
 
     limits: AllLimits = block(AllLimits, "How much a listener takes on, and how much an endpoint is given.")
+    tls: AllTls = block(AllTls, "TLS on both sides.")
 
     listen_port: Port = setting(
         "8080",
