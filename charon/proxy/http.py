@@ -96,14 +96,15 @@ class HttpConnection(WSGIHandler):
 
     def refuse(self, reason: Reason) -> None:
         """Turn the client away before it has asked for anything. One that speaks TLS is not worth a handshake."""
+        listener = self.server.listener
+        exchange = Exchange(monotonic(), self.client, listener.default, listener.timeouts)
+        exchange.fail(reason, "")
+        exchange.status = reason.status
         try:
-            if isinstance(self.stream, TlsStream):
-                return
-            self.stream.write(local_answer(reason, retry_after=1), _LINGER)
-            self._close_gently()
-        except (DeadlineExceeded, OSError):
-            pass  # it is gone, or does not read: closing says the same
+            if not isinstance(self.stream, TlsStream) and self.answer(exchange, local_answer(reason, retry_after=1)):
+                self._close_gently()
         finally:
+            record_http(self, exchange, listener)
             self.stream.close()
 
     def _introduce(self, stream: TlsStream) -> None:
@@ -271,8 +272,8 @@ class HttpConnection(WSGIHandler):
             pass  # it had its time, or it is gone; closing is all that is left
 
     def end_if_idle(self) -> None:
-        """Called when draining begins: between requests, wait for one more, but not for long."""
-        if self.idle:
+        """Between requests, wait for one more, but not for long, and no longer when this is said again."""
+        if self.idle and self.stream.deadline > monotonic() + _LAST_REQUEST:
             self.stream.rearm(_LAST_REQUEST)
 
     def abort(self) -> None:
