@@ -45,4 +45,5 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
             exchange.retries,
             reason.word if reason is not None else None,
             "HTTP/1.0" if head is not None and head.version == 10 else "HTTP/1.1",
+            identity=connection.identity,
         )

@@ -132,6 +132,7 @@ class WorkerMetrics:
         self._http: dict[tuple[str, int, str], tuple[int, int]] = {}
         self._listeners: dict[str, ListenerMetrics] = {}
         self._upstreams: dict[tuple[str, str], UpstreamMetrics] = {}
+        self._gauges: dict[str, dict[Labels, float]] = {}
         self._exemplars: dict[tuple[str, str, int], tuple[str, float, float]] = {}
         self._totals: dict[tuple[str, Labels], float] = {}
         self._current: Current | None = None
@@ -185,6 +186,15 @@ class WorkerMetrics:
             raise ValueError(f"{family} is not a counter with {len(labels)} labels")
         self._words[self._at(family, labels)] += amount
 
+    def gauge(self, family: str, labels: Labels, value: float) -> None:
+        """Set any other gauge, for the next collection only: what is not set again is gone. ValueError as above."""
+        known = FAMILIES.get(family)
+        if known is None or known.kind != "gauge" or len(known.labels) != len(labels):
+            raise ValueError(f"{family} is not a gauge with {len(labels)} labels")
+        series = self._gauges.setdefault(family, {})
+        if labels in series or len(series) < self._max_series:
+            series[labels] = value
+
     def count_up_to(self, family: str, labels: Labels, total: float) -> None:
         """Add to a counter what ``total``, which is kept elsewhere and only grows, grew by since the last call."""
         grown = total - self._totals.get((family, labels), 0)
@@ -210,6 +220,9 @@ class WorkerMetrics:
     def collect(self) -> Report:
         """The gauges as they are now, and the examples since the last call; plain values that JSON can carry."""
         gauges: dict[str, list[Any]] = {}
+        for family, series in self._gauges.items():
+            gauges[family] = [[list(labels), value] for labels, value in series.items()]
+        self._gauges.clear()
         for name, listener in self._listeners.items():
             for family, attribute in _LISTENER_GAUGES:
                 gauges.setdefault(family, []).append([[name], getattr(listener, attribute)])
