@@ -43,13 +43,13 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
             for spec in (snapshot.listeners if snapshot is not None else ())
         ],
         "services": supervisor.shared.status(),
+        "certificates": supervisor.certificates.status(),
         "log": {
             "file": supervisor.settings.logging.file,
             "level": supervisor.settings.logging.level,
             "lines_dropped": int(supervisor.totals.counted(Metric.LOG_DROPPED)),
             "write_errors": int(supervisor.totals.counted(Metric.LOG_WRITE_ERRORS)),
         },
-        "certificates": supervisor.certificates.status(),
         "workers": workers,
     }
 

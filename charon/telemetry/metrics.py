@@ -132,8 +132,8 @@ class WorkerMetrics:
         self._http: dict[tuple[str, int, str], tuple[int, int]] = {}
         self._listeners: dict[str, ListenerMetrics] = {}
         self._upstreams: dict[tuple[str, str], UpstreamMetrics] = {}
-        self._gauges: dict[str, dict[Labels, float]] = {}
         self._exemplars: dict[tuple[str, str, int], tuple[str, float, float]] = {}
+        self._gauges: dict[str, dict[Labels, float]] = {}
         self._totals: dict[tuple[str, Labels], float] = {}
         self._current: Current | None = None
 
