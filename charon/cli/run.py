@@ -4,6 +4,7 @@ import charon.net.patch  # noqa: F401 - before all others: they must import the 
 
 # isort: split
 import argparse
+import gc
 
 from charon.admin.app import AdminApp, serve
 from charon.base.errors import StartError
@@ -13,6 +14,10 @@ from charon.config.settings import Settings
 from charon.daemon.supervisor import Service, Supervisor
 from charon.telemetry.events import EventLog
 from charon.telemetry.sink import LogSink
+
+# What the supervisor keeps are specs by the ten thousand, none of them in a cycle: with the default thresholds the
+# collector would walk them all several times while a large registry is taken over.
+_GC_THRESHOLDS = (50_000, 20, 50)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,6 +31,9 @@ def run(args: argparse.Namespace) -> int:
         raise StartError(f"cannot open the log file {logging.file}: {why}") from error
     events = EventLog(sink, logging.level, logging.format, logging.environment)
     events.capture_libraries()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     Supervisor(settings, sink, events, lambda owner: _serve_admin(owner, settings, events)).run()
     return 0
 

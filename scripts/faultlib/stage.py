@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
@@ -137,10 +137,21 @@ class Stage:
 
     # -- what plays ---------------------------------------------------------------------------------------------
 
-    def charon(self, config: dict[str, Any], *, access_log: bool = False) -> CharonProcess:
-        """Charon with ``workers`` workers; breaker and health checks are off where ``config`` does not name them."""
+    def charon(
+        self,
+        config: dict[str, Any],
+        *,
+        access_log: bool = False,
+        registry: str | None = None,
+        prefix: Sequence[str] = (),
+    ) -> CharonProcess:
+        """Charon with ``workers`` workers; breaker and health checks are off where ``config`` does not name them.
+
+        ``registry`` is the text of registry.yaml; ``prefix`` a command that runs Charon."""
         config = {"logging": {"access_log": access_log}, **config}
-        process = CharonProcess(self.folder(), config, workers=self.workers)
+        process = CharonProcess(self.folder(), config, workers=self.workers, prefix=prefix)
+        if registry is not None:
+            process.write_registry(registry)
         self.enter(process)
         return process
 
