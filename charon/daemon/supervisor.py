@@ -195,7 +195,8 @@ class Supervisor:
 
     def _compile(self, generation: int) -> Snapshot:
         services = self._shared.assign(self._directory.services(), self.settings)
-        snapshot = self.settings.snapshot(ServiceTable(services), generation, self._instance)
+        table = ServiceTable(services, self.snapshot.services if self.snapshot is not None else None)
+        snapshot = self.settings.snapshot(table, generation, self._instance)
         pairs = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
         self.totals.set_endpoints(pairs)
         return snapshot

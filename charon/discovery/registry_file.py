@@ -27,7 +27,7 @@ from gevent.lock import BoundedSemaphore
 from charon.base.clock import Clock, SystemClock
 from charon.base.errors import ConfigError
 from charon.base.names import Event
-from charon.config.registry import Registry, load_registry
+from charon.config.registry import Registry, RegistryReader
 from charon.discovery.source import EventLog, OnChange, Services, Spawn
 
 NAMES_IN_EVENT = 20
@@ -116,7 +116,7 @@ class RegistryFile:
         log: EventLog,
         spawn: Spawn,
         *,
-        load: Callable[[Path], Registry] = load_registry,
+        load: Callable[[Path], Registry] | None = None,
         clock: Clock | None = None,
         pace: Pace | None = None,
     ) -> None:
@@ -127,7 +127,7 @@ class RegistryFile:
         self.problems: tuple[str, ...] = ()
         self._log = log
         self._spawn = spawn
-        self._load = load
+        self._load = load or RegistryReader()
         self._clock = clock or SystemClock()
         self._pace = pace or Pace()
         self._services: Services = {}

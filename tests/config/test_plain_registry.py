@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from charon.base.errors import ConfigError
 from charon.config.document import parse
-from charon.config.plain_registry import read_plain
-from charon.config.registry import parse_registry
+from charon.config.plain_registry import changed_part, read_plain
+from charon.config.registry import Registry, RegistryReader, parse_registry
 
 
 @pytest.mark.parametrize(
@@ -93,3 +95,49 @@ def test_a_wrong_address_in_a_plain_registry_is_told_with_its_line(address: str)
     with pytest.raises(ConfigError) as refused:
         parse_registry(f"services:\n  fine: 10.0.0.1:80\n  a: {address}\n", "r")
     assert [problem.split("'")[0] for problem in refused.value.problems] == ["r:3: services.a: "]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "parts"),
+    [
+        ("  a: b:1\n  c: d:1\n  e: f:1\n", "  a: b:1\n  c: d:2\n  e: f:1\n", ("  c: d:1\n", "  c: d:2\n")),
+        ("  a: b:1\n  c: d:1\n", "  a: b:1\n  b: c:1\n  c: d:1\n", ("  a: b:1\n", "  a: b:1\n  b: c:1\n")),
+        (
+            "  a:\n  - b:1\n  - c:1\n  d: e:1\n",
+            "  a:\n  - b:1\n  d: e:1\n",
+            ("  a:\n  - b:1\n  - c:1\n", "  a:\n  - b:1\n"),
+        ),
+    ],
+)
+def test_what_differs_is_whole_entries(before: str, after: str, parts: tuple[str, str]) -> None:
+    assert changed_part("services:\n" + before, "services:\n" + after) == parts
+
+
+_MOST = "".join(f"  most-{number}: x:1\n" for number in range(20))
+_ENTRIES = st.lists(
+    st.sampled_from(
+        ["  a: b:1\n", "  a: b:2\n", "  aa: b:1\n", "  c:\n  - b:1\n", "  c:\n  - b:1\n  - d:1\n", "  d: [a:1, b:1]\n"]
+        + ["  # remark\n", "\n", "  e: {addresses: [b:1]}\n", "  f: nonsense\n", "  - b:3\n", "g: h:1\n", "  h: b:1"]
+    ),
+    max_size=6,
+).map("".join)
+
+
+@given(st.lists(_ENTRIES, min_size=2, max_size=4))
+def test_a_reader_that_knows_the_last_text_reads_the_next_as_any_other(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "known.yaml"
+    reader = RegistryReader()
+    for text in texts:
+        path.write_text("services:\n" + _MOST + text + _MOST.replace("most", "rest"))
+        assert outcome(reader, path) == outcome(lambda at: parse_registry(at.read_text(), str(at)), path)
+
+
+def outcome(read: object, path: Path) -> object:
+    try:
+        found = read(path)  # type: ignore[operator]
+    except ConfigError as refused:
+        return refused.problems
+    assert isinstance(found, Registry)
+    return dict(found.services)
