@@ -3,13 +3,16 @@
 Orders come as JSON lines on standard input, and each is answered by a line: ``{"set": {...}}`` changes how it behaves
 (:class:`Behaviour`), ``{"tell": true}`` asks what it has seen. It ends with its input. Times are monotonic seconds.
 
-``/wait`` is never answered, ``/download`` never ends; every other path is answered once the request has come whole.
+``/wait`` is never answered, ``/download`` never ends, ``/tunnel`` becomes a WebSocket that gives back every byte; every
+other path is answered once the request has come whole.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import fcntl
+import hashlib
 import json
 import random
 import struct
@@ -20,6 +23,14 @@ from time import monotonic
 from typing import Any
 
 _BLOCK = b"x" * 65_536
+_SWITCH = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n"
+)
+
+
+def _accept(key: str) -> bytes:
+    """RFC 6455, section 4.2.2."""
+    return base64.b64encode(hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
 
 
 @dataclass
@@ -68,6 +79,12 @@ class Backend:
         self.requests.append((monotonic(), method, name, target))
         try:
             await reader.readexactly(int(fields.get("content-length", 0)))
+            if target == "/tunnel":
+                writer.write(_SWITCH % _accept(fields["sec-websocket-key"]))
+                while data := await reader.read(65_536):
+                    writer.write(data)
+                    await writer.drain()
+                return False
             if target == "/wait":
                 await reader.readexactly(1)
             if target == "/download":

@@ -3,6 +3,11 @@
 ``python -m scripts.faultlib.load SPECIFICATION RESULT``: streams of requests as JSON, and where the answers are
 written. It says ``began SECONDS`` (monotonic) when the first request is due. Latency counts from when a request was
 due, so that a stall shows in all the requests that it delays.
+
+Every request that does not get its whole answer is a failure and is told as one, whatever the reason; nothing is tried
+again. A connection that ends while it carries no request is no failure: it is not used again, as any client does. One
+that ends under a request, before a byte of the answer, is a failure all the same, although a client might try again
+what was sent on a kept-alive connection: the reason says that it was one, so that a reader may judge.
 """
 
 from __future__ import annotations
@@ -35,6 +40,8 @@ class Stream:
     path: str = "/"
     body: int = 0
     poisson: bool = False
+    fresh: bool = False
+    """A connection for each request."""
 
 
 class Answer(NamedTuple):
@@ -67,7 +74,8 @@ class _Request:
     def bytes(self) -> bytes:
         stream = self.stream
         length = f"Content-Length: {stream.body}\r\n" if stream.body or stream.method == "POST" else ""
-        head = f"{stream.method} {stream.path} HTTP/1.1\r\nHost: fault.test\r\nX-Id: {self.id}\r\n{length}\r\n"
+        last = "Connection: close\r\n" if stream.fresh else ""
+        head = f"{stream.method} {stream.path} HTTP/1.1\r\nHost: fault.test\r\nX-Id: {self.id}\r\n{last}{length}\r\n"
         return head.encode() + b"x" * stream.body
 
 
@@ -80,6 +88,7 @@ class _Connection(asyncio.Protocol):
         self.request: _Request | None = None
         self.transport: asyncio.Transport | None = None
         self._data = b""
+        self._carried = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -88,6 +97,7 @@ class _Connection(asyncio.Protocol):
     def send(self, request: _Request) -> None:
         assert self.transport is not None
         self.request = request
+        self._carried += 1
         request.sent = monotonic()
         self.transport.write(request.bytes())
 
@@ -113,7 +123,10 @@ class _Connection(asyncio.Protocol):
         if self in self.generator.idle[self.port]:
             self.generator.idle[self.port].remove(self)
         if self.request is not None:
-            self.generator.finish(self.request, 0, "reset" if error else "closed without an answer")
+            how = "reset" if error else "closed"
+            when = "amid the answer" if self._data else "without an answer"
+            where = "kept-alive" if self._carried > 1 else "new"
+            self.generator.finish(self.request, 0, f"{how} {when}, {where} connection")
 
 
 class Generator:
@@ -156,7 +169,7 @@ class Generator:
     def _launch(self, request: _Request) -> None:
         self._open += 1
         idle = self.idle[request.stream.port]
-        if idle:
+        if idle and not request.stream.fresh:
             idle.pop().send(request)
         elif self.connections >= MOST_CONNECTIONS:
             self.finish(request, 0, f"{MOST_CONNECTIONS} connections are busy")

@@ -85,6 +85,31 @@ class BackendProcess(Worker):
         return answer
 
 
+class Tunnels(Worker):
+    """See :mod:`scripts.faultlib.tunnels`. All of them are open."""
+
+    def __init__(self, port: int, count: int) -> None:
+        super().__init__("tunnels", str(port), str(count))
+        found = json.loads(self.line())
+        if found["opened"] != count:
+            raise StageError(f"of {count} WebSockets {found['opened']} could be opened: {found['problems']}")
+
+    def echo(self) -> dict[str, Any]:
+        """Send bytes through each and tell how it went."""
+        return self._order("echo")
+
+    def tell(self) -> dict[str, Any]:
+        """How they are."""
+        return self._order("tell")
+
+    def _order(self, word: str) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.line())
+        return answer
+
+
 class LoadProcess(Worker):
     """See :mod:`scripts.faultlib.load`. ``began`` is when its first request was due."""
 
@@ -167,6 +192,12 @@ class Stage:
         self._stack.callback(load.end)
         return load
 
+    def tunnels(self, port: int, count: int) -> Tunnels:
+        """Open WebSockets."""
+        tunnels = Tunnels(port, count)
+        self._stack.callback(tunnels.end)
+        return tunnels
+
     def program(self, module: str, *arguments: str) -> Worker:
         """Another program of this package."""
         worker = Worker(module, *arguments)
@@ -225,6 +256,15 @@ def transitions(charon: CharonProcess, state: str, upstreams: Collection[str] = 
     if not upstreams:
         return int(total(metrics, name, to_state=state))
     return int(sum(total(metrics, name, to_state=state, upstream=upstream) for upstream in upstreams))
+
+
+def status(charon: CharonProcess) -> dict[str, Any]:
+    """What Charon says of itself."""
+    code, body = charon.admin("/api/status")
+    if code != 200:
+        raise StageError(f"the admin socket answers {code} to /api/status")
+    found: dict[str, Any] = json.loads(body)
+    return found
 
 
 class Holdings:
