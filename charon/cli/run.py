@@ -5,13 +5,18 @@ import charon.net.patch  # noqa: F401 - before all others: they must import the 
 # isort: split
 import argparse
 import gc
+import os
+import resource
+from typing import Any
 
 from charon.admin.app import AdminApp, serve
 from charon.base.errors import StartError
 from charon.config.files import find_config
 from charon.config.reader import read_settings
 from charon.config.settings import Settings
-from charon.daemon.supervisor import Service, Supervisor
+from charon.daemon.inheritance import Inheritance
+from charon.daemon.notify import Notifier
+from charon.daemon.supervisor import AdminService, Supervisor
 from charon.telemetry.events import EventLog
 from charon.telemetry.sink import LogSink
 
@@ -22,6 +27,8 @@ _GC_THRESHOLDS = (50_000, 20, 50)
 
 def run(args: argparse.Namespace) -> int:
     """Run until stopped. Raises ConfigError or StartError."""
+    notifier, inheritance = Notifier.of_this_process(os.environ), Inheritance.of_this_process(os.environ)
+    _raise_descriptor_limit()
     settings = read_settings(find_config(args.config))
     logging = settings.logging
     try:
@@ -34,17 +41,19 @@ def run(args: argparse.Namespace) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
-    Supervisor(settings, sink, events, lambda owner: _serve_admin(owner, settings, events)).run()
+
+    def serve_admin(supervisor: Supervisor, inherited: Any) -> AdminService:
+        return _serve_admin(supervisor, settings, events, inherited)
+
+    Supervisor(settings, sink, events, serve_admin, inheritance, notifier).run()
     return 0
 
 
-def _serve_admin(supervisor: Supervisor, settings: Settings, events: EventLog) -> Service:
-    app = AdminApp(
-        refresh=supervisor.refresh,
-        render=supervisor.totals.render,
-        ready=supervisor.not_ready,
-        status=supervisor.status,
-        greenlets=supervisor.greenlets,
-        events=events,
-    )
-    return serve(settings.admin_socket, app, events)
+def _raise_descriptor_limit() -> None:
+    """Every connection takes one or two; the soft limit is low for programs that still use select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _serve_admin(supervisor: Supervisor, settings: Settings, events: EventLog, inherited: Any) -> AdminService:
+    return serve(settings.admin_socket, AdminApp(supervisor, events), events, inherited=inherited)

@@ -25,8 +25,8 @@ class Settings:
 
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
-    file from another. ``workers`` is a number;
-    ``drain_timeout`` is in seconds.
+    file from another. ``workers`` is a number; ``drain_timeout`` and
+    ``worker_timeout`` are in seconds.
     """
 
     file: str
@@ -39,6 +39,8 @@ class Settings:
     logging: LoggingSpec
     workers: int
     drain_timeout: float
+    worker_timeout: float
+    reload_on_change: bool
     digest: str
 
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
