@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from charon.config.compile import compile_settings
+from charon.config.load import load_config
 from charon.config.settings import Settings
-from charon.config.snapshot import BreakerSpec, EndpointSpec, LoggingSpec, ServiceSpec, SocketAddress
+from charon.config.snapshot import BreakerSpec, EndpointSpec, ServiceSpec, SocketAddress
 from charon.daemon.shared import Shared
 from charon.discovery.directory import Found
 from charon.telemetry.events import EventLog
@@ -15,8 +19,11 @@ from charon.telemetry.exposition import Totals
 from charon.telemetry.sink import LogSink
 
 
-def settings(**treatment: BreakerSpec) -> Settings:
-    return Settings("f", (), {}, ServiceSpec("", (), **treatment), {}, None, "/s", LoggingSpec(), 2, 1.0, "")  # type: ignore[arg-type]
+@pytest.fixture
+def plain(tmp_path: Path) -> Settings:
+    file = tmp_path / "config.yaml"
+    file.write_text("target_service_addr: 10.0.0.1:80\nhealth_check: {enabled: false}\n")
+    return compile_settings(load_config(file, {}))
 
 
 def at(*hosts: str) -> tuple[EndpointSpec, ...]:
@@ -34,8 +41,7 @@ def rows(service: ServiceSpec) -> dict[str, int]:
     return {endpoint.name: endpoint.row for endpoint in service.endpoints}
 
 
-def test_what_has_not_changed_is_the_same_object_and_what_has_keeps_its_rows(shared: Shared) -> None:
-    plain = settings()
+def test_what_has_not_changed_is_the_same_object_and_what_has_keeps_its_rows(shared: Shared, plain: Settings) -> None:
     found: Found = {"a": at("10.0.0.1"), "b": at("10.0.0.1", "10.0.0.2")}
     first = shared.assign(found, plain)
     assert (rows(first["a"]), rows(first["b"])) == ({"10.0.0.1:80": 0}, {"10.0.0.1:80": 1, "10.0.0.2:80": 2})
@@ -45,16 +51,15 @@ def test_what_has_not_changed_is_the_same_object_and_what_has_keeps_its_rows(sha
     assert second["b"].row == first["b"].row
 
 
-def test_other_settings_reach_every_service(shared: Shared) -> None:
+def test_other_settings_reach_every_service(shared: Shared, plain: Settings) -> None:
     found: Found = {"a": at("10.0.0.1")}
-    shared.assign(found, settings())
-    after = shared.assign(found, settings(breaker=BreakerSpec(7)))
+    shared.assign(found, plain)
+    after = shared.assign(found, replace(plain, default_service=ServiceSpec("", (), breaker=BreakerSpec(7))))
     assert after["a"].breaker == BreakerSpec(7)
     assert rows(after["a"]) == {"10.0.0.1:80": 0}
 
 
-def test_a_service_that_comes_back_begins_anew(shared: Shared) -> None:
-    plain = settings()
+def test_a_service_that_comes_back_has_another_row(shared: Shared, plain: Settings) -> None:
     found: Found = {"a": at("10.0.0.1"), "b": at("10.0.0.2")}
     shared.assign(found, plain)
     shared.assign({"a": found["a"]}, plain)

@@ -10,4 +10,9 @@ from scripts.faultlib.faults import (  # noqa: F401, I001 - in the order of the 
     client_aborts,
     rate_limit,
     registry,
+    reloads,
+    drain,
+    upgrades,
+    worker_kills,
+    leaks,
 )
