@@ -37,6 +37,8 @@ def _accept(key: str) -> bytes:
 class Behaviour:
     """``delay`` before each answer; ``failing``, a share of 0 to 1, is answered with ``status``.
 
+    ``lanes`` is how many requests are worked on at the same time, others wait their turn: with ``delay`` a capacity.
+
     ``idle`` is how long, at most, a kept connection stays open after an answer; for the last ``deaf`` seconds of that
     nothing is read any more, so that what comes then is lost: the race that every keep-alive connection can run into.
     """
@@ -44,6 +46,7 @@ class Behaviour:
     delay: float = 0.0
     failing: float = 0.0
     status: int = 500
+    lanes: int | None = None
     idle: float | None = None
     deaf: float = 0.0
 
@@ -55,9 +58,11 @@ class Backend:
         self.left: dict[str, float] = {}  # id of a request whose connection ended before its answer did: when
         self.idle_closed = 0
         self.races = 0
+        self._lanes: asyncio.Semaphore | None = None
 
     def tell(self) -> dict[str, Any]:
-        return vars(self) | {"behaviour": vars(self.behaviour)}
+        seen = {key: value for key, value in vars(self).items() if not key.startswith("_")}
+        return seen | {"behaviour": vars(self.behaviour)}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -97,7 +102,12 @@ class Backend:
             self.left[name] = monotonic()
             raise
         behaviour = self.behaviour
-        if behaviour.delay:
+        if behaviour.lanes is not None:
+            if self._lanes is None:
+                self._lanes = asyncio.Semaphore(behaviour.lanes)
+            async with self._lanes:
+                await asyncio.sleep(behaviour.delay)
+        elif behaviour.delay:
             await asyncio.sleep(behaviour.delay)
         status = behaviour.status if behaviour.failing and random.random() < behaviour.failing else 200
         writer.write(b"HTTP/1.1 %d Said\r\nContent-Length: 2\r\n\r\nok" % status)

@@ -110,6 +110,22 @@ class Tunnels(Worker):
         return answer
 
 
+class Crowd(Worker):
+    """See :mod:`scripts.faultlib.crowd`. All of them are connected."""
+
+    def __init__(self, port: int, count: int, send: bytes, every: float) -> None:
+        super().__init__("crowd", str(port), str(count), send.hex(), str(every))
+        self.line()
+
+    def order(self, word: str) -> dict[str, Any]:
+        """``tell`` or ``close``; how they are."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.line())
+        return answer
+
+
 class LoadProcess(Worker):
     """See :mod:`scripts.faultlib.load`. ``began`` is when its first request was due."""
 
@@ -197,6 +213,12 @@ class Stage:
         tunnels = Tunnels(port, count)
         self._stack.callback(tunnels.end)
         return tunnels
+
+    def crowd(self, port: int, count: int, send: bytes = b"", every: float = 0.0) -> Crowd:
+        """Connections that say ``send``, and one byte more ``every`` so many seconds (0: never)."""
+        crowd = Crowd(port, count, send, every)
+        self._stack.callback(crowd.end)
+        return crowd
 
     def program(self, module: str, *arguments: str) -> Worker:
         """Another program of this package."""

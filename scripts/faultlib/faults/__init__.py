@@ -15,4 +15,6 @@ from scripts.faultlib.faults import (  # noqa: F401, I001 - in the order of the 
     upgrades,
     worker_kills,
     leaks,
+    slowloris,
+    idle_crowd,
 )
