@@ -17,8 +17,8 @@ _RECOVERS = 5.0
 
 @fault(
     "overload",
-    setup=f"An upstream that can answer {_CAPACITY:g} requests a second ({_LANES} at a time, {_TAKES * 1000:g} ms each, "
-    "others wait), a service with limits.adaptive_concurrency; half of the capacity is offered.",
+    setup=f"An upstream that can answer {_CAPACITY:g} requests a second ({_LANES} at a time, others wait), a service "
+    "with limits.adaptive_concurrency; half of the capacity is offered.",
     wrong="Three times the capacity, in an open loop; then half of it again.",
     passes="At least 90 % of the capacity is answered with 200; the rest with 503 and Retry-After; p99 of what is "
     "let through is below ten times the unloaded one; 5 s after the load has dropped nothing is refused any more.",
