@@ -117,7 +117,7 @@ def websockets(stage: Stage) -> None:
     charon = stage.charon(_beside(backend.address, 0))
     tunnels = stage.tunnels(charon.port("web"), stage.size.count)
     lost: list[str] = []
-    for number in range(1, _TUNNELS_RELOADS + 1):
+    for number in range(1, min(_TUNNELS_RELOADS, stage.size.count // 10) + 1):
         event, _ = reload(charon, _beside(backend.address, number))
         found = tunnels.echo()
         if event["message"] != "config_reloaded" or found["echoed"] != stage.size.count:
