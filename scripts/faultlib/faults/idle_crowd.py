@@ -63,7 +63,7 @@ def _out_of_descriptors(stage: Stage, charon: CharonProcess) -> None:
     stage.check("who was connected, before and at the limit", f"{first}, {second}", "200, 200", first == second == 200)
     held = status(charon)["connections"]
     stage.tell(f"connections held, of {_TOO_MANY}", held)
-    errors = total(charon.metrics(), "charon_accept_errors_total")
+    errors = total(charon.metrics(), "charon_listener_accept_errors_total")
     stage.tell("accept errors counted", int(errors))
     began = monotonic()
     crowd.order("close")
