@@ -15,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import ssl
 import sys
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -42,6 +44,8 @@ class Stream:
     poisson: bool = False
     fresh: bool = False
     """A connection for each request."""
+    tls: bool = False
+    """Over TLS; whom the other side is, is not looked at."""
 
 
 class Answer(NamedTuple):
@@ -181,13 +185,14 @@ class Generator:
 
     async def _connect(self, request: _Request) -> None:
         port = request.stream.port
+        context = _no_questions() if request.stream.tls else None
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: _Connection(self, port), "127.0.0.1", port
+                lambda: _Connection(self, port), "127.0.0.1", port, ssl=context, ssl_handshake_timeout=None
             )
         except OSError as error:
             self.connections -= 1
-            self.finish(request, 0, f"cannot connect: {error.strerror}")
+            self.finish(request, 0, f"cannot connect: {error.strerror or error}")
         else:
             connection.send(request)
 
@@ -199,6 +204,14 @@ class Generator:
         self.answers.append(
             Answer(stream.name, request.id, stream.method, request.due, request.sent, monotonic(), status, reason)
         )
+
+
+@cache
+def _no_questions() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def specification(streams: list[Stream]) -> str:
