@@ -19,7 +19,7 @@ _BEGINNING = bytes.fromhex("160301020001")
     setup=f"A listener with TLS; {_RATE} connections a second with a handshake and a request each; "
     f"timeouts.tls_handshake is {_HANDSHAKE:g} s, as it comes.",
     wrong="1,000 connections send the first six bytes of a ClientHello and then nothing.",
-    passes="Each is closed after tls_handshake; good connections are accepted at their rate meanwhile, and half of them "
+    passes="Each is closed after tls_handshake; good connections are accepted at their rate meanwhile, half of them "
     "within twice the time that they took before.",
     short=Size(count=1000),
     full=Size(count=1000),
