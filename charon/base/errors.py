@@ -63,7 +63,7 @@ NO_ENDPOINT = Reason("no_endpoint", 503, _O, "The service has no endpoint that c
 UNKNOWN_SERVICE = Reason("unknown_service", 503, _O, "The service is not in the registry.")
 NO_HEALTHY_ENDPOINT = Reason("no_healthy_endpoint", 503, _O, "Health checks find no endpoint of the service up.")
 CIRCUIT_OPEN = Reason("circuit_open", 503, _O, "The endpoint has failed too often and is left alone for a while.")
-OVERLOADED = Reason("overloaded", 503, _O, "The service has all the requests it may have.")
+OVERLOADED = Reason("overloaded", 503, _O, "There is more to do than can be done now; see Retry-After.")
 PENDING_TIMEOUT = Reason("pending_timeout", 503, _O, "The service had no room for the request in time.")
 DRAINING = Reason("draining", 503, _O, "Charon is shutting down.")
 INTERNAL = Reason("internal", 500, _O, "Charon failed; its log says how.")
@@ -116,6 +116,10 @@ class ConfigError(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class CertificateError(Exception):
+    """A certificate, a key or a list of authorities cannot be used; the text names the file and says why."""
 
 
 class StartError(Exception):

@@ -69,7 +69,8 @@ def table(state: Mapping[str, Any], style: Style) -> list[str]:
     from charon.cli.terminal import Cell, columns
 
     lines = [*_head(state, style), "", style.bold("listeners")]
-    lines += columns([(one["name"], one["protocol"], one["address"]) for one in state["listeners"]])
+    listeners = [(one["name"], one["protocol"], one["address"], "TLS" * one["tls"]) for one in state["listeners"]]
+    lines += columns(listeners)
     lines += ["", style.bold("services")]
     rows = [_endpoint(name, one, style) for name, endpoints in state["services"].items() for one in endpoints]
     rows += [
@@ -78,9 +79,22 @@ def table(state: Mapping[str, Any], style: Style) -> list[str]:
         if not endpoints
     ]
     lines += columns(rows) or ["  none"]
+    if state["certificates"]:
+        lines += ["", style.bold("certificates")]
+        lines += columns([_certificate(one, style) for one in state["certificates"]])
     lines += ["", style.bold("workers")]
     lines += columns([_worker(one, state["generation"], style) for one in state["workers"]])
     return lines
+
+
+def _certificate(one: Mapping[str, Any], style: Style) -> tuple[Cell, ...]:
+    from charon.base.units import in_words
+    from charon.cli.terminal import Cell
+
+    days = one["days_left"]
+    left = Cell("expired", style.red) if days <= 0 else Cell(f"{in_words(days * 86_400)} left")
+    trouble = one["problem"] or "; ".join(one["warnings"])
+    return Cell(one["kind"]), Cell(one["identity"] or one["name"]), left, Cell(one["file"]), Cell(trouble, style.red)
 
 
 def _head(state: Mapping[str, Any], style: Style) -> list[str]:
@@ -131,7 +145,18 @@ def _worker(one: Mapping[str, Any], generation: int, style: Style) -> tuple[Cell
     else:
         state = Cell("crash loop" if one["crash_loop"] else "starting", style.red)
     behind = "" if one["generation"] == generation else f"generation {one['generation']}"
+    trouble = [f"overloaded ({cause})" for cause in one.get("overloaded", ())]
+    if one.get("paused"):
+        trouble.append(f"accepts nothing for want of {one['paused']}")
     deaths = f"{one['deaths']} deaths" if one["deaths"] else ""
     connections = f"{one.get('connections', 0)} connections"
     pid = f"pid {one['pid']}" if one["pid"] is not None else ""
-    return Cell(str(one["slot"])), Cell(pid), state, Cell(connections), Cell(behind), Cell(deaths, style.red)
+    return (
+        Cell(str(one["slot"])),
+        Cell(pid),
+        state,
+        Cell(connections),
+        Cell(behind),
+        Cell(deaths, style.red),
+        Cell("; ".join(trouble), style.red),
+    )

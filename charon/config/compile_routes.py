@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from charon.config.compile_services import rate_limit_spec, retry_spec, service_retry
+from charon.config.compile_tls import access_spec
 from charon.config.schema.root import Root
 from charon.config.schema.routes import RequestHeaders, ResponseHeaders, Route
 from charon.config.snapshot import HeaderEdits, RateLimitSpec, RedirectSpec, RetrySpec, RewriteSpec, RouteSpec
@@ -52,6 +53,7 @@ def _route_spec(root: Root, route: Route, name: str, listener: str, taken: set[s
         redirect=_redirect(route),
         request_headers=_edits(route.request_headers),
         response_headers=_edits(route.response_headers),
+        access=access_spec(route.access),
     )
 
 

@@ -69,10 +69,7 @@ class Shared:
         if used:
             self.table.clear_service_row(row)
         rows = [self._row(name, endpoint.name) for endpoint in endpoints]
-        known = [
-            EndpointSpec(endpoint.name, endpoint.candidates, endpoint.weight, row)
-            for endpoint, row in zip(endpoints, rows, strict=True)
-        ]
+        known = [endpoint._replace(row=row) for endpoint, row in zip(endpoints, rows, strict=True)]
         service = treat(name, tuple(known), row)
         before = self._services.get(name)
         joins = {e.name for e in known} - {e.name for e in before.endpoints} if before and before.endpoints else ()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def status(supervisor: Supervisor) -> dict[str, Any]:
-    """Listeners, services, workers, and what changed last."""
+    """Listeners, services, certificates, workers, and what changed last."""
     snapshot = supervisor.snapshot
     workers = supervisor.workforce.status()
     predecessor = supervisor.inheritance.predecessor
@@ -33,10 +33,16 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
         "last_upgrade": supervisor.last_upgrade,
         "generation": snapshot.generation if snapshot is not None else 0,
         "listeners": [
-            {"name": spec.name, "address": supervisor.listeners.address(spec.name), "protocol": spec.protocol}
+            {
+                "name": spec.name,
+                "address": supervisor.listeners.address(spec.name),
+                "protocol": spec.protocol,
+                "tls": spec.tls is not None,
+            }
             for spec in (snapshot.listeners if snapshot is not None else ())
         ],
         "services": supervisor.shared.status(),
+        "certificates": supervisor.certificates.status(),
         "workers": workers,
     }
 

@@ -24,6 +24,7 @@ from charon.config.reader import read_settings
 from charon.config.service_table import ServiceTable
 from charon.config.settings import Settings
 from charon.config.snapshot import ListenerSpec, Snapshot
+from charon.daemon.certificate_keeper import CertificateKeeper, Kept
 from charon.daemon.inheritance import Inheritance, stored_name
 from charon.daemon.listeners import ListenerSockets, Sockets, close_all
 from charon.daemon.notify import Notifier
@@ -101,6 +102,7 @@ class Supervisor:
         self._dropped = 0
         self._registry: RegistryFile | None = None
         self._directory = self._make_directory(settings)
+        self.certificates = CertificateKeeper(events, self.totals, self.clock, self._services_changed)
         self._watch = FileWatch(Path(settings.file), "config-watch", spawn, self._file_changed, self.clock)
         self._watch.look()
 
@@ -146,6 +148,7 @@ class Supervisor:
         predecessor = self.inheritance.predecessor
         if predecessor is None:
             self._admin = self._serve_admin(self, None)
+        self.certificates.adopt(self.certificates.prepare(settings.certificates))
         self._directory.start()
         self.snapshot = self._compile(1)
         self.listeners.adopt(settings.listeners, self.listeners.prepare(settings.listeners))
@@ -170,7 +173,8 @@ class Supervisor:
     def _announce(self, spec: ListenerSpec) -> None:
         event = Event.TCP_SERVER_START if spec.protocol == "tcp" else Event.HTTP_SERVER_START
         address = self.listeners.address(spec.name)
-        self.events.info(event, listener=spec.name, address=address, protocol=spec.protocol)
+        tls = spec.tls is not None
+        self.events.info(event, listener=spec.name, address=address, protocol=spec.protocol, tls=tls)
 
     def _beat(self) -> None:
         while not self.draining:
@@ -202,6 +206,7 @@ class Supervisor:
         self.listeners.close(for_good=self._successor is None and not self._notifier.present)
         self._watch.stop()
         self._directory.stop()
+        self.certificates.stop()
         self.shared.stop()
         timeout = self.settings.drain_timeout
         if self._successor is not None:
@@ -242,8 +247,9 @@ class Supervisor:
 
     def _compile(self, generation: int) -> Snapshot:
         services = self.shared.assign(self._directory.services(), self.settings)
+        materials = self.certificates.materials()
         table = ServiceTable(services, self.snapshot.services if self.snapshot is not None else None)
-        snapshot = self.settings.snapshot(table, generation, self._instance)
+        snapshot = self.settings.snapshot(table, generation, self._instance, materials)
         pairs = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
         self.totals.set_endpoints(pairs)
         return snapshot
@@ -283,13 +289,14 @@ class Supervisor:
             self._notifier.reloading()
             try:
                 wanted = read_settings(Path(self.settings.file))
+                certificates = self.certificates.prepare(wanted.certificates)
                 opened = self.listeners.prepare(wanted.listeners)
             except ConfigError as error:
                 problems = error.problems
             except StartError as error:
                 problems = [f"{self.settings.file}: {error}"]
             else:
-                self._put_in_force(wanted, opened)
+                self._put_in_force(wanted, opened, certificates)
                 self._notifier.ready(self._line())
                 return []
             self._note_reload(problems)
@@ -297,10 +304,11 @@ class Supervisor:
             self._notifier.ready(self._line())
             return problems
 
-    def _put_in_force(self, wanted: Settings, opened: Sockets) -> None:
+    def _put_in_force(self, wanted: Settings, opened: Sockets, certificates: dict[str, Kept]) -> None:
         before = self.settings
         waiting = before.needs_restart(wanted)
         self.settings = settings = wanted.keeping(before, waiting)
+        self.certificates.adopt(certificates)  # at once: whatever snapshot comes next names them
         if (settings.static_services, settings.registry_file) != (before.static_services, before.registry_file):
             old, directory = self._directory, self._make_directory(settings)
             directory.start()

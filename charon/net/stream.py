@@ -145,6 +145,8 @@ class Stream:
         """Let other connections have their turn: a peer that always has more to give would otherwise keep the loop."""
         self._turns = 0
         gevent.sleep(0)
+        if self.fault is not None:
+            raise self.fault  # it would go unnoticed for as long as there is never anything to wait for
 
     def read_later(self, patience: float, size: int = READ_SIZE) -> bytes:
         """As :meth:`read`, for when nothing can be there yet: waits first, which saves a system call."""

@@ -11,6 +11,7 @@ import gevent
 from charon.base.errors import (
     CLIENT_ABORT,
     CLIENT_TOO_SLOW,
+    DRAINING,
     REQUEST_DEADLINE,
     RESPONSE_TIMEOUT,
     UPSTREAM_IDLE,
@@ -219,6 +220,8 @@ class Attempt:
         if self.exchange.watches_latency:
             now = monotonic()
             self.endpoint.observe(now - self._began, now)
+            if self.exchange.place is not None:
+                self.exchange.place.answered(now, well=well)
         if response.status >= 400:
             head = self.exchange.head
             assert head is not None
@@ -280,6 +283,8 @@ class Attempt:
                 chunked=self._request_chunked(),
                 limit=self.listener.max_body,
                 idle=timeouts.idle,
+                stall=min(timeouts.client_body, timeouts.idle),
+                rate=self.listener.min_body_rate,
                 patience=timeouts.response_headers,
                 keep=max(0, self._keep_bytes - self.body.size),
             )
@@ -380,18 +385,21 @@ class Attempt:
             exchange.bytes_out = len(rest)
             return reusable
         reader = BodyReader(stream, response.body, rest, UPSTREAM_MALFORMED, self.listener.head_limits)
+        self.connection.endless = response.body < 0
         try:
             self._stream_on(reader, out, chunked=length == CHUNKED)
         except ExchangeFailed as failure:
-            if to_close and exchange.started and failure.reason.blame is Blame.UPSTREAM:
+            if to_close and exchange.started and failure.reason.blame is not Blame.CLIENT:
                 self.client.reset()  # without a length, only a reset tells a broken body from a complete one
             raise
         finally:
+            self.connection.passes_on = None
             exchange.bytes_out = reader.size
         return reusable and not reader.leftover
 
     def _stream_on(self, reader: BodyReader, out: bytes, *, chunked: bool) -> None:
         """Send ``out``, the head, and the body as it comes, each piece when the client has taken the one before."""
+        self.connection.passes_on = reader.stream
         piece = self._next(reader, buffered=True)
         while True:
             if chunked:
@@ -460,7 +468,11 @@ class Attempt:
         relay.run(f"upgrade {connection.client}")
         exchange.bytes_in += len(early) + self.client.received - received
         exchange.bytes_out += len(rest) + self.client.sent - sent
-        if relay.reason is not None:
-            exchange.fail(relay.reason, relay.detail)
-            stream.reset()  # an orderly end would tell either side that it has everything
-            self.client.reset()
+        if relay.reason is None:
+            return
+        exchange.fail(relay.reason, relay.detail)
+        if relay.reason is DRAINING and upgrade.lower() == b"websocket":
+            self.client.close()  # one that ends without its closing frame is known to be cut; what was sent may arrive
+            return
+        stream.reset()  # an orderly end would tell either side that it has everything
+        self.client.reset()

@@ -12,6 +12,7 @@ from charon.base.errors import (
     CLIENT_ABORT,
     LOOP_DETECTED,
     NO_ROUTE,
+    OVERLOADED,
     RATE_LIMITED,
     UNKNOWN_SERVICE,
     BadMessage,
@@ -24,6 +25,7 @@ from charon.policy.routes import host_key
 from charon.proxy.attempt import Attempt
 from charon.proxy.balance_key import balance_key
 from charon.proxy.body import BodyReader
+from charon.proxy.place import Place
 from charon.proxy.respond import local_answer, redirect_answer
 from charon.proxy.stages import limit_rate, whole_seconds
 from charon.wire.chunked import encode_chunk, encode_last
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from charon.proxy.http import HttpConnection
     from charon.proxy.listener import Listener
     from charon.proxy.service import Service
+    from charon.shared.concurrency import ServiceConcurrency
 
 METRICS_SERVICE = "charon-admin"
 """The supervisor's admin socket, as a service; ``/metrics`` on a listener is forwarded there."""
@@ -63,7 +66,9 @@ def carry(connection: HttpConnection, exchange: Exchange, listener: Listener) ->
         if rule.redirect is not None:
             keep = _redirect(connection, exchange, head, body)
         else:
-            keep = _Forwarding(connection, exchange, listener, _service(connection, name), body).run()
+            service = _service(connection, name)
+            forwarding = _Forwarding(connection, exchange, listener, service, body)
+            keep = forwarding.run() if service.concurrency is None else forwarding.run_in_place(service.concurrency)
     except BadMessage as bad:
         keep = _answer_failure(connection, exchange, body, ExchangeFailed(bad.reason, bad.detail))
     except ExchangeFailed as failure:
@@ -140,12 +145,24 @@ class _Forwarding:
         self.tries_left = self.spec.attempts
         self.tried: list[Endpoint] = []
         self.wait = 0.0
-        exchange.watches_latency = service.spec.balance.algorithm == "ewma"
+        exchange.watches_latency = service.watches_latency
         if service.spec.timeouts is not None or rule.timeout is not None:
             exchange.timeouts = listener.timeouts_for(service.spec.timeouts, rule.timeout)
         timeouts = exchange.timeouts
         if timeouts.request is not None:
             exchange.cutoff = exchange.start + timeouts.request
+
+    def run_in_place(self, concurrency: ServiceConcurrency) -> bool:
+        """As :meth:`run`, if the service may have one more request now. Raises ExchangeFailed (503) if not."""
+        # Before anything is done for it: what is turned away should cost as little as possible.
+        if not concurrency.enter():
+            self.connection.server.plane.metrics.count(Metric.CONCURRENCY_SHED, (self.service.name,))
+            raise ExchangeFailed(OVERLOADED, self.service.name, retry_after=1.0)
+        place = self.exchange.place = Place(concurrency, monotonic())
+        try:
+            return self.run()
+        finally:
+            place.leave()
 
     def run(self) -> bool:
         """Try until there is an answer to pass on. Returns whether the client's connection can go on."""
@@ -169,6 +186,8 @@ class _Forwarding:
                 return attempt.keep
             except ExchangeFailed as error:
                 failure = error
+                if exchange.place is not None:
+                    exchange.place.failed(error.reason, monotonic())
             finally:
                 if service.spec.bulkhead is not None:
                     service.done(endpoint)
@@ -183,6 +202,8 @@ class _Forwarding:
                 endpoint, trial = self._next(attempt, failure, key)
                 self.tries_left -= 1
             _forget(failure)
+            if exchange.place is not None:
+                exchange.place.again(monotonic())
             fresh = True
             request = attempt.replay(request)
             exchange.retries += 1

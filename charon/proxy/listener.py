@@ -25,6 +25,7 @@ class Listener:
         "limiter",
         "max_body",
         "max_per_client",
+        "min_body_rate",
         "metrics_path",
         "name",
         "routes",
@@ -46,6 +47,7 @@ class Listener:
         self.trusted = TrustedPeers(spec.trusted_proxies)
         self.timeouts = spec.timeouts
         self.max_body = spec.limits.max_body_bytes
+        self.min_body_rate = spec.limits.min_body_rate
         self.max_per_client = spec.max_connections_per_client
         self.metrics_path = spec.metrics_path.encode("ascii") if spec.metrics_path else None
         self.access_log = spec.access_log

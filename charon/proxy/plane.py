@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from charon.base.names import Event, Metric
 from charon.config.snapshot import ServiceSpec, Snapshot
+from charon.proxy.guard import CAUSES, Guard
 from charon.proxy.service import Service, Services
 from charon.proxy.sharing import Sharing
 from charon.telemetry.access_log import AccessLog
 from charon.telemetry.events import EventLog
 from charon.telemetry.metrics import WorkerMetrics
 
+if TYPE_CHECKING:
+    from charon.proxy.server import ProxyServer
+
 
 class DataPlane:
     """One worker's view of the appliance. ``instance`` tells this Charon from others in ``Via``."""
 
-    def __init__(self, events: EventLog, access_log: AccessLog, metrics: WorkerMetrics, sharing: Sharing) -> None:
+    def __init__(
+        self, events: EventLog, access_log: AccessLog, metrics: WorkerMetrics, sharing: Sharing, guard: Guard
+    ) -> None:
         self.events = events
         self.access_log = access_log
         self.metrics = metrics
         self.sharing = sharing
+        self.guard = guard
         self.services = Services(sharing)
         self.instance = b""
         self.draining = False
@@ -42,8 +50,29 @@ class DataPlane:
             self._told[limit] = now
             self.events.warning(Event.RATE_LIMITED, limit=limit, client=client)
 
-    def gauges(self) -> None:
-        """Bring the gauges of endpoints up to date, before the counters are collected."""
+    def state(self, servers: Iterable[ProxyServer]) -> dict[str, Any]:
+        """How this worker is, as plain values: ``connections`` that are open, those of them that are to end
+        (``draining``), what there is too much of (``overloaded``) and for want of what accepting pauses (``paused``).
+        """
+        return {
+            "connections": sum(len(server.connections) for server in servers),
+            "draining": sum(len(server.connections) for server in servers if server.draining),
+            "overloaded": self.guard.causes,
+            "paused": self.guard.capacity.paused,
+        }
+
+    def gauges(self, servers: Iterable[ProxyServer]) -> None:
+        """Bring the gauges up to date, and what the guard counts, before they are collected."""
+        self.guard.report()
+        gauge = self.metrics.gauge
+        gauge(Metric.CONNECTIONS_DRAINING, (), sum(len(s.connections) for s in servers if s.draining))
+        gauge(Metric.ACCEPTING_PAUSED, (), float(self.guard.capacity.paused is not None))
+        for service in self.services:
+            if service.concurrency is not None:
+                # All workers see the one limit, and what they report is added up.
+                gauge(Metric.CONCURRENCY_LIMIT, (service.name,), service.concurrency.limit / self.sharing.slots)
+        for cause in CAUSES:
+            gauge(Metric.OVERLOADED, (cause,), float(cause in self.guard.causes))
         for endpoint in self.services.endpoints():
             endpoint.metrics.in_flight = endpoint.in_flight
             endpoint.metrics.pool_idle = len(endpoint.pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from _socket import socket as RawSocket
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 from charon.base.errors import TOO_MANY_CONNECTIONS, Reason
 from charon.net.accept import Acceptor
 from charon.net.stream import Stream
+from charon.policy.drain import SPREAD, ending
 from charon.proxy.listener import Listener
 from charon.proxy.plane import DataPlane
 
@@ -51,7 +53,7 @@ class ProxyServer(Acceptor):
         self.retired_at: float | None = None
         self.home = 0
         self.of = 1
-        super().__init__(fd, max_connections, on_accept_error, **options)
+        super().__init__(fd, max_connections, on_accept_error, plane.guard.capacity, **options)
 
     @property
     def draining(self) -> bool:
@@ -100,6 +102,21 @@ class ProxyServer(Acceptor):
 
     def close_idle(self) -> None:
         """End the connections that have nothing under way."""
+
+    def endless(self) -> list[Any]:
+        """The connections that may go on for ever, by what they are doing now."""
+        raise NotImplementedError
+
+    def end_some(self, elapsed: float, timeout: float, step: float) -> int:
+        """End as many of the endless connections as it is time for, ``elapsed`` of ``timeout`` seconds after draining
+        began; called every ``step`` seconds. All others may go on until the timeout. Returns how many it has ended."""
+        if elapsed < timeout * (1 - SPREAD):
+            return 0
+        endless = self.endless()
+        count = ending(len(endless), elapsed, timeout, step, random.random())  # noqa: S311 - no secret
+        for connection in random.sample(endless, count):
+            connection.abort()
+        return count
 
     def abort_all(self) -> None:
         """End all connections: their time to drain is over."""

@@ -24,6 +24,7 @@ from charon.policy.breaker import Admission
 from charon.policy.retry import WINDOW_CELLS, Budget, RetryPolicy, Window
 from charon.proxy.endpoint import Endpoint
 from charon.proxy.sharing import Sharing
+from charon.shared.concurrency import ServiceConcurrency
 from charon.wire.target import is_host
 
 _LOOK_AGAIN = 0.01
@@ -31,7 +32,8 @@ _LOOK_AGAIN = 0.01
 
 
 class Service:
-    """A named set of endpoints. ``policy`` is its retry policy, compiled."""
+    """A named set of endpoints. ``policy`` is its retry policy, compiled. ``concurrency`` bounds its requests by their
+    latency, None where that is off; ``watches_latency`` says that somebody wants to know how long answers take."""
 
     __slots__ = (
         "_balancer",
@@ -39,10 +41,12 @@ class Service:
         "_room",
         "_sharing",
         "budget",
+        "concurrency",
         "endpoints",
         "name",
         "policy",
         "spec",
+        "watches_latency",
     )
 
     def __init__(self, spec: ServiceSpec, sharing: Sharing) -> None:
@@ -51,6 +55,8 @@ class Service:
         self.endpoints: list[Endpoint] = []
         self.policy = RetryPolicy.compile(spec.retry)
         self.budget = _budget(spec, sharing)
+        self.concurrency: ServiceConcurrency | None = None
+        self.watches_latency = False
         self._sharing = sharing
         self._balancer: Balancer = balancer(spec.balance, (), random.random)
         self._pending = 0
@@ -93,6 +99,7 @@ class Service:
             endpoints.append(endpoint)
         for gone in present.values():
             gone.leave()
+        self._follow_concurrency(spec, before)
         self.endpoints = endpoints
         states = [endpoint.state for endpoint in endpoints if endpoint.state is not None]
         for state in states:
@@ -102,6 +109,16 @@ class Service:
         if before.retry != spec.retry or before.row != spec.row:
             self.policy = RetryPolicy.compile(spec.retry)
             self.budget = _budget(spec, self._sharing)
+
+    def _follow_concurrency(self, spec: ServiceSpec, before: ServiceSpec) -> None:
+        wanted = spec.concurrency
+        if wanted is None:
+            self.concurrency = None
+        elif self.concurrency is None or spec.row != before.row:
+            self.concurrency = self._sharing.concurrency(spec.row, wanted)
+        else:
+            self.concurrency.follow(wanted)
+        self.watches_latency = wanted is not None or spec.balance.algorithm == "ewma"
 
     def leave(self) -> None:
         """The snapshot no longer names this service."""
@@ -242,6 +259,10 @@ class Services:
 
     def _spec(self, name: str) -> ServiceSpec | None:
         return self._own.get(name) or self._specs.get(name)
+
+    def __iter__(self) -> Iterator[Service]:
+        """Every service that has been used."""
+        return iter(self._services.values())
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Every endpoint of every service that has been used."""

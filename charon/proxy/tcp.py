@@ -10,6 +10,7 @@ from charon.base.errors import (
     CLIENT_ABORT,
     DRAINING,
     INTERNAL,
+    OVERLOADED,
     RATE_LIMITED,
     UNKNOWN_SERVICE,
     Blame,
@@ -51,6 +52,9 @@ class TcpConnection:
         reason: Reason | None = None
         rename(f"tcp {listener.name} {self.client}")
         try:
+            guard = self.server.plane.guard
+            if guard.shedding and guard.sheds():
+                raise ExchangeFailed(OVERLOADED, "the worker has more to do than it can")
             self._limit(listener, start)
             self._carry(listener)
             if self.relay is not None:
@@ -181,6 +185,9 @@ class TcpServer(ProxyServer):
 
     def make(self, sock: RawSocket, address: Any) -> TcpConnection:
         return TcpConnection(sock, address, self)
+
+    def endless(self) -> list[TcpConnection]:
+        return [connection for connection in self.connections if connection.relay is not None]
 
     def sweep(self, now: float) -> None:
         for connection in tuple(self.connections):

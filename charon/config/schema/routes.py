@@ -21,6 +21,7 @@ from charon.config.schema.http_values import (
 from charon.config.schema.rate_limit import RouteRateLimit
 from charon.config.schema.retry import RouteRetry
 from charon.config.schema.section import Section, block, setting
+from charon.config.schema.tls import Access
 from charon.config.schema.values import (
     Name,
     OptionalDuration,
@@ -146,3 +147,4 @@ class Route(Section):
     rewrite: Rewrite = block(Rewrite, "Changes to the target of the request.")
     request_headers: RequestHeaders = block(RequestHeaders, "Changes to the header fields of the request.")
     response_headers: ResponseHeaders = block(ResponseHeaders, "Changes to the header fields of the answer.")
+    access: Access = block(Access, "Which clients may use the route, by identity, of those that may use the listener.")

@@ -17,4 +17,5 @@ from scripts.faultlib.faults import (  # noqa: F401, I001 - in the order of the 
     leaks,
     slowloris,
     idle_crowd,
+    overload,
 )
