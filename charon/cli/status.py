@@ -105,6 +105,10 @@ def _head(state: Mapping[str, Any], style: Style) -> list[str]:
     lines = [f"charon {state['version']}  pid {state['pid']}  up {up}  {ready}"]
     lines.append(f"{state['connections']} connections, {state['draining_connections']} of them draining")
     lines.append(f"configuration {state['config_file']} {state['config_digest']}, generation {state['generation']}")
+    log = state["log"]
+    if log["lines_dropped"] or log["write_errors"]:
+        trouble = f"{log['write_errors']} failures to write, {log['lines_dropped']} lines dropped"
+        lines.append(f"log {log['file'] or 'on standard output'}: {style.red(trouble)}")
     lines += _change("reload", state["last_reload"], state["last_reload"].get("problems", []), style)
     problem = state["last_upgrade"].get("problem")
     lines += _change("upgrade", state["last_upgrade"], [problem] if problem else [], style)

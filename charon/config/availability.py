@@ -13,6 +13,7 @@ from typing import Any, Final
 CONFIG_RELOAD: Final = True
 """Is a changed config.yaml brought into force without a restart? (The registry always is.)"""
 
+
 def never(value: object) -> bool:
     """A key that has no value meaning "off"."""
     return False

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from charon.config.snapshot import ClientTlsSpec
+from charon.config.snapshot import ClientTlsSpec, TlsMaterial
 
 CA_CERT: Final = "ca-cert.pem"
 CA_KEY: Final = "ca-key.pem"
@@ -80,3 +80,8 @@ class UpstreamTls:
         """How the service is spoken TLS to; None: not at all. ``https``: its addresses are written so."""
         rules = self.by_service.get(service, self.default)
         return rules.https if https else rules.plain
+
+
+def with_public(materials: Mapping[str, TlsMaterial]) -> dict[str, TlsMaterial]:
+    """``materials``, and the one that is nothing: where the public authorities alone are trusted."""
+    return {PUBLIC: TlsMaterial("public"), **materials}

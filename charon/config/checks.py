@@ -58,13 +58,22 @@ def _entry(root: Root, index: int) -> KeyPath:
 
 
 def _targets(root: Root, index: int, listener: Listener) -> Iterator[Finding]:
+    here = _entry(root, index)
+    routes = origin(root, index, "routes")
+    because = tuple((*at, "protocol") for at in (here, ()))
+    for number, route in enumerate(listener.routes):
+        if listener.protocol != "tcp" and route.sni is not None:
+            text = f"it is for tcp listeners, and {listener.name} is none; give host"
+            yield Finding((*routes, number, "sni"), text, because)
+        elif listener.protocol == "tcp" and route.sni is None:
+            text = "a route of a tcp listener has a sni and a service: other rules are for HTTP"
+            yield Finding((*routes, number), text, because)
     if listener.protocol != "tcp":
         return
-    here = _entry(root, index)
-    if listener.routes:
-        text = "routes are for HTTP; a tcp listener has only a target_service_name or target_service_addr"
-        yield Finding(origin(root, index, "routes"), text, ((*here, "protocol"), ("protocol",)))
-    if listener.target_service_name is None and listener.target_service_addr is None:
+    if listener.tls.enabled and listener.routes:
+        text = f"TLS that ends at the listener ({listener.name}) is not routed by sni; give tls.enabled: false"
+        yield Finding(routes, text, ((*here, "tls"), ("tls",)))
+    if not listener.routes and listener.target_service_name is None and listener.target_service_addr is None:
         because = tuple((*at, key) for at in (here, ()) for key in (*TARGETS, "protocol"))
         path = here or ("protocol",)
         yield Finding(path, "a tcp listener needs a target_service_name or a target_service_addr", because)

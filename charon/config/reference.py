@@ -41,7 +41,7 @@ FIRST: Final = (
 ACTIVE: Final = {"listen_port": "8080", "target_service_name": "http-backend", "registry_file": "registry.yaml"}
 """What etc/config.yaml sets; everything else stands there as a comment."""
 ALTERNATIVES: Final = frozenset(
-    (*(("routes", "*", key) for key in ("path", "path_regex", "services", "sticky", "redirect")),)
+    (*(("routes", "*", key) for key in ("path", "path_regex", "services", "sticky", "redirect", "sni")),)
     + (("routes", "*", "rewrite", "regex"), ("routes", "*", "rewrite", "substitution"))
 )
 """Keys that exclude others: etc/config.yaml shows them as prose, so that all its settings can be in force at once."""

@@ -49,6 +49,7 @@ class EndpointSpec(NamedTuple):
 class TlsMaterial:
     """What one side of TLS needs, as PEM: its certificate with all but the root, its key, whom it trusts, and what has
     been revoked. Empty bytes: none. ``version`` differs whenever any of it does, so that contexts are made once each.
+    ``identity`` is the SPIFFE identity in the certificate.
     """
 
     version: str
@@ -56,6 +57,7 @@ class TlsMaterial:
     key: bytes = field(default=b"", repr=False)
     roots: bytes = b""
     revoked: bytes = b""
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +281,10 @@ class RedirectSpec:
 class RouteSpec:
     """One rule: conditions (None or empty: any) and what is done. ``name`` is its stable label in logs and metrics.
 
-    ``services`` are (name, weight) pairs, used instead of ``service``; ``sticky`` (``cookie:NAME`` or ``header:NAME``)
-    keeps a client with one of them. ``headers`` are (name, value) pairs that must be there; ``*`` is any value.
+    ``sni`` is a condition on connections of a TCP listener: the server name that their TLS begins with, exact or
+    ``*.suffix``. ``services`` are (name, weight) pairs, used instead of ``service``; ``sticky`` (``cookie:NAME`` or
+    ``header:NAME``) keeps a client with one of them. ``headers`` are (name, value) pairs that must be there; ``*`` is
+    any value.
     """
 
     name: str
@@ -301,6 +305,7 @@ class RouteSpec:
     request_headers: HeaderEdits | None = None
     response_headers: HeaderEdits | None = None
     access: AccessSpec | None = None
+    sni: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +317,7 @@ class Timeouts:
     either direction, with no byte moving. ``client_header``: from the first byte of a request head to its last.
     ``client_body``: between two bytes of a request body, never longer than ``idle``.
     ``client_fin``: how long an unanswered request goes on after its client closed its sending side.
+    ``tls_handshake``: from a connection to the end of its handshake, or to its whole ClientHello.
     """
 
     connect: float = 5.0
@@ -321,6 +327,7 @@ class Timeouts:
     client_header: float = 10.0
     client_body: float = 60.0
     client_fin: float = 0.5
+    tls_handshake: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,12 +381,19 @@ class ListenerSpec:
 
 @dataclass(frozen=True, slots=True)
 class LoggingSpec:
-    """``file`` is an absolute path, or None for standard output. ``format`` is ``json`` or ``console``."""
+    """``file`` is an absolute path, or None for standard output. ``format`` is ``json`` or ``console``. ``sample`` (0
+    to 1) is the share of access lines that are written, ``exclude_paths`` are prefixes of paths without such lines."""
 
     level: str = "info"
     format: str = "json"
     environment: str = "production"
     file: str | None = None
+    sample: float = 1.0
+    exclude_paths: tuple[str, ...] = ()
+
+    def needs_restart(self, changed: LoggingSpec) -> bool:
+        """Whether ``changed`` differs in what is read at start only."""
+        return (self.format, self.environment, self.file) != (changed.format, changed.environment, changed.file)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from time import monotonic
 
 from charon.base.names import Event, Metric
 from charon.config.settings import Settings, Treat
-from charon.config.snapshot import EndpointSpec, ServiceSpec
+from charon.config.snapshot import EndpointSpec, ServiceSpec, TlsMaterial
 from charon.daemon.health_checker import HealthChecker
 from charon.discovery.directory import Found
 from charon.shared.rows import NO_ROW, Rows
@@ -37,9 +37,10 @@ class Shared:
         self._services: dict[str, ServiceSpec] = {}
         self.checker = HealthChecker(self._probed)
 
-    def assign(self, found: Found, settings: Settings) -> dict[str, ServiceSpec]:
+    def assign(self, found: Found, settings: Settings, materials: Mapping[str, TlsMaterial]) -> dict[str, ServiceSpec]:
         """The services that were found, treated as ``settings`` say, with their rows, which they keep for as long as
-        they are there; their probes follow. What has not changed since the last time is the same object again."""
+        they are there; their probes follow, with ``materials`` where traffic is under TLS. What has not changed since
+        the last time is the same object again."""
         before = self._services
         again = settings is not self._settings
         changed = [name for name, endpoints in found.items() if again or self._found.get(name) is not endpoints]
@@ -55,7 +56,7 @@ class Shared:
         fresh = {name: self._with_rows(name, found[name], treat, now) for name in changed}
         self._services = {name: fresh.get(name) or before[name] for name in found}
         self._settings, self._found = settings, found
-        self.checker.watch(fresh.values(), gone)
+        self.checker.watch(fresh.values(), gone, materials)
         return self._services
 
     def _release(self, service: ServiceSpec, kept: Iterable[EndpointSpec]) -> None:

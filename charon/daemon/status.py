@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from charon import __version__
+from charon.base.names import Metric
 
 if TYPE_CHECKING:
     from charon.daemon.supervisor import Supervisor
@@ -43,6 +44,12 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
         ],
         "services": supervisor.shared.status(),
         "certificates": supervisor.certificates.status(),
+        "log": {
+            "file": supervisor.settings.logging.file,
+            "level": supervisor.settings.logging.level,
+            "lines_dropped": int(supervisor.totals.counted(Metric.LOG_DROPPED)),
+            "write_errors": int(supervisor.totals.counted(Metric.LOG_WRITE_ERRORS)),
+        },
         "workers": workers,
     }
 

@@ -20,6 +20,7 @@ from charon import __version__
 from charon.base.clock import Clock, SystemClock
 from charon.base.errors import ConfigError, StartError
 from charon.base.names import Event, Metric
+from charon.config.certificates import with_public
 from charon.config.reader import read_settings
 from charon.config.service_table import ServiceTable
 from charon.config.settings import Settings
@@ -99,7 +100,7 @@ class Supervisor:
         self._successor: Successor | None = None
         self._stop = Flag()
         self._hurry = Flag()
-        self._dropped = 0
+        self._log_troubles = {Metric.LOG_DROPPED: 0, Metric.LOG_WRITE_ERRORS: 0}
         self._registry: RegistryFile | None = None
         self._directory = self._make_directory(settings)
         self.certificates = CertificateKeeper(events, self.totals, self.clock, self._services_changed)
@@ -246,12 +247,12 @@ class Supervisor:
         return Directory(sources, resolver, self._services_changed, self.events, spawn)
 
     def _compile(self, generation: int) -> Snapshot:
-        services = self.shared.assign(self._directory.services(), self.settings)
-        materials = self.certificates.materials()
+        materials = with_public(self.certificates.materials())
+        services = self.shared.assign(self._directory.services(), self.settings, materials)
         table = ServiceTable(services, self.snapshot.services if self.snapshot is not None else None)
         snapshot = self.settings.snapshot(table, generation, self._instance, materials)
-        pairs = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
-        self.totals.set_endpoints(pairs)
+        endpoints = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
+        self.totals.retain(endpoints, snapshot.services, [listener.name for listener in snapshot.listeners])
         return snapshot
 
     def _services_changed(self) -> None:
@@ -372,7 +373,7 @@ class Supervisor:
         if self._registry is not None:
             self.totals.registry_loaded(self._registry.last_reload_successful, self._registry.last_success_time)
         self.totals.workers(self.workforce.serving)
-        self._count_dropped()
+        self._count_log_troubles()
         self.shared.gauges()
         self.workforce.ask("report")
 
@@ -386,11 +387,10 @@ class Supervisor:
         self.settings = replace(self.settings, logging=replace(self.settings.logging, level=level))
         self._services_changed()
 
-    def _count_dropped(self) -> None:
-        dropped = self.sink.dropped
-        if dropped > self._dropped:
-            self.totals.count(Metric.LOG_DROPPED, (), dropped - self._dropped)
-            self._dropped = dropped
+    def _count_log_troubles(self) -> None:
+        for name, seen in {Metric.LOG_DROPPED: self.sink.dropped, Metric.LOG_WRITE_ERRORS: self.sink.errors}.items():
+            self.totals.count(name, (), seen - self._log_troubles[name])
+            self._log_troubles[name] = seen
 
     def not_ready(self) -> str | None:
         """Why Charon is not serving, or None when it is."""
@@ -402,7 +402,7 @@ class Supervisor:
 
     def status(self) -> dict[str, Any]:
         """The state of everything, as plain values."""
-        self.workforce.ask("report")
+        self.refresh()
         return status(self)
 
     def greenlets(self) -> dict[str, list[str]]:

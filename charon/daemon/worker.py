@@ -42,6 +42,7 @@ from charon.proxy.tcp import TcpServer
 from charon.shared.table import SharedTable
 from charon.telemetry.access_log import AccessLog
 from charon.telemetry.events import EventLog
+from charon.telemetry.ledger import Ledger
 from charon.telemetry.metrics import WorkerMetrics
 from charon.telemetry.sink import LogSink
 
@@ -49,7 +50,7 @@ SWEEP_SECONDS = 0.2
 """How often clients that left are looked for."""
 
 REPORT_SECONDS = 1.0
-"""How often counters go to the supervisor unasked, and idle connections are looked at."""
+"""How often gauges go to the supervisor unasked, and idle connections are looked at."""
 
 # The data path makes few cycles; with the default thresholds the collector would walk every open connection often.
 _GC_THRESHOLDS = (50_000, 20, 50)
@@ -59,7 +60,7 @@ class Worker:
     """Does what the channel says until it is told to drain, or the supervisor is gone."""
 
     def __init__(self, channel: Channel, hello: dict[str, Any], descriptors: list[int]) -> None:
-        """``hello`` is the supervisor's first message; ``descriptors`` are those of the shared table."""
+        """``hello`` is the supervisor's first message; ``descriptors`` are those of the shared table and the ledger."""
         self.channel = channel
         self.slot = slot = int(hello["slot"])
         self.slots = int(hello["slots"])
@@ -68,7 +69,7 @@ class Worker:
         self.events = EventLog(self.sink, logging.level, logging.format, logging.environment, worker=slot)
         self.events.capture_libraries()
         self.access_log = AccessLog(self.sink, logging.format, logging.level)
-        metrics = WorkerMetrics()
+        metrics = WorkerMetrics(Ledger(descriptors[-1]))
         table = SharedTable(descriptors[0], self.slots, (descriptors[1], descriptors[2]))
         sharing = Sharing(table, slot, bytes.fromhex(hello["secret"]), metrics, self.events)
         self.capacity = Capacity(raise_descriptor_limit())
@@ -141,6 +142,7 @@ class Worker:
         self._drain_timeout = snapshot.drain_timeout
         self.events.set_level(snapshot.logging.level)
         self.access_log.set_level(snapshot.logging.level)
+        self.access_log.choose(snapshot.logging.sample, snapshot.logging.exclude_paths)
         admin = ServiceSpec(
             METRICS_SERVICE, (EndpointSpec(METRICS_SERVICE, (SocketAddress(snapshot.admin_socket, 0),)),)
         )
@@ -155,8 +157,8 @@ class Worker:
             spec = self.specs.get(server.listener.name)
             if spec is None or server.listener.spec.needs_new_server(spec):
                 gone.append(server)  # what is to be opened anew comes with its socket
-            elif spec != server.listener.spec:
-                server.listener = Listener(spec, self.plane.sharing.buckets)
+            elif spec != server.listener.spec or server.listener.tls is not self.plane.server_tls(spec):
+                server.listener = self._listener(spec)
                 server.pool_of_connections.set_limit(_part(spec.limits.max_connections, server.of))
         self._retire(gone)
 
@@ -164,12 +166,15 @@ class Worker:
         """Listen on a socket of slot ``home``, one of ``of`` that share the listener's connections."""
         spec = self.specs[name]
         kind = TcpServer if spec.protocol == "tcp" else HttpServer
-        listener = Listener(spec, self.plane.sharing.buckets)
+        listener = self._listener(spec)
         most = _part(spec.limits.max_connections, of)
         server = kind(fd, listener, self.plane, most, lambda error: self._accept_failed(name, error))
         server.home, server.of = home, of
         server.start()
         self.servers.append(server)
+
+    def _listener(self, spec: ListenerSpec) -> Listener:
+        return Listener(spec, self.plane.sharing.buckets, self.plane.server_tls(spec))
 
     def _retire(self, servers: list[ProxyServer]) -> None:
         """Listen no more, and let the connections come to their end."""
@@ -233,6 +238,7 @@ class Worker:
             server.count_bytes()
         self.plane.gauges(servers)
         self.plane.metrics.count_up_to(Metric.LOG_DROPPED, (), self.sink.dropped)
+        self.plane.metrics.count_up_to(Metric.LOG_WRITE_ERRORS, (), self.sink.errors)
         state = self.plane.state(servers)
         self._send({"type": "report", "id": request, "delta": self.plane.metrics.collect(), "state": state})
 

@@ -77,9 +77,10 @@ def load_material(source: MaterialSource, now: float) -> Loaded:
         if chain and listed.get_revoked_certificate_by_serial_number(chain[0].serial_number) is not None:
             warnings.append(f"{source.cert_file}: the certificate has been revoked ({source.crl_file})")
     shown = certificates_pem(chain[:1] + [cert for cert in chain[1:] if not is_self_signed(cert)])
+    leaf = facts_of(chain[0]) if chain else None
     return Loaded(
-        material=_material(shown, key, certificates_pem(roots), revoked),
-        leaf=facts_of(chain[0]) if chain else None,
+        material=_material(shown, key, certificates_pem(roots), revoked, leaf),
+        leaf=leaf,
         authorities=tuple(facts_of(root) for root in roots),
         cert_file=source.cert_file,
         ca_file=source.ca_file,
@@ -130,8 +131,9 @@ def _is_from(listed: x509.CertificateRevocationList, cert: x509.Certificate) -> 
     return False
 
 
-def _material(chain: bytes, key: bytes, roots: bytes, revoked: bytes) -> TlsMaterial:
+def _material(chain: bytes, key: bytes, roots: bytes, revoked: bytes, leaf: Facts | None) -> TlsMaterial:
     digest = blake2b(digest_size=8)
     for part in (chain, key, roots, revoked):
         digest.update(len(part).to_bytes(8, "big") + part)
-    return TlsMaterial(digest.hexdigest(), chain, key, roots, revoked)
+    identity = None if leaf is None else leaf.identity
+    return TlsMaterial(digest.hexdigest(), chain, key, roots, revoked, identity)

@@ -18,6 +18,7 @@ from charon.base.errors import (
     UPSTREAM_MALFORMED,
     UPSTREAM_RESET,
     UPSTREAM_STATUS,
+    UPSTREAM_TLS_FAILED,
     UPSTREAM_TRUNCATED,
     BadMessage,
     Blame,
@@ -29,6 +30,7 @@ from charon.net.deadlines import NEVER
 from charon.net.relay import Relay
 from charon.net.stream import DeadlineExceeded, Peer, Stream
 from charon.net.tasks import spawn
+from charon.net.tls import TlsError
 from charon.policy.retry import TryOutcome
 from charon.proxy.body import BodyReader, BodyTruncated
 from charon.proxy.respond import http_date
@@ -169,12 +171,13 @@ class Attempt:
 
     def _run(self, request: bytes, per_try_timeout: float | None, fresh: bool) -> None:
         endpoint = self.endpoint
-        stream = None if fresh else endpoint.pool.take()
+        pool = endpoint.pool  # this one even if the endpoint gets another: it goes with the TLS that is dialled with
+        stream = None if fresh else pool.take()
         if stream is None:
             stream = self._dial()
         else:
             self.reused = True
-            endpoint.metrics.pool_reused += 1
+            endpoint.metrics.reused()
         self.stream = stream
         self._sent_before = stream.sent
         self.client.cutoff = self.exchange.cutoff
@@ -203,7 +206,7 @@ class Attempt:
             if self.upload is not None:
                 self.upload.stop()
             if reusable and not stream.closed:
-                endpoint.pool.put(stream)
+                pool.put(stream)
             else:
                 stream.close()
 
@@ -274,7 +277,7 @@ class Attempt:
         except OSError as error:
             # It may have answered before it closed; if not, reading says so.
             if stream.peer() is not Peer.OPEN:
-                raise ExchangeFailed(UPSTREAM_RESET, why(error)) from None
+                raise _lost(error) from None
             return
         if self.body is not None and not self.body.done:
             self.upload = Upload(
@@ -327,7 +330,7 @@ class Attempt:
         except DeadlineExceeded:
             raise self._late(RESPONSE_TIMEOUT, "no response head in time") from None
         except OSError as error:
-            raise ExchangeFailed(UPSTREAM_RESET, why(error)) from None
+            raise _lost(error) from None
         finally:
             self.connection.waits_on = None
 
@@ -476,3 +479,10 @@ class Attempt:
             return
         stream.reset()  # an orderly end would tell either side that it has everything
         self.client.reset()
+
+
+def _lost(error: OSError) -> ExchangeFailed:
+    """An upstream connection broke before an answer. In TLS 1.3 a server says only now that it does not accept us."""
+    if isinstance(error, TlsError) and error.refused:
+        return ExchangeFailed(UPSTREAM_TLS_FAILED, error.detail)
+    return ExchangeFailed(UPSTREAM_RESET, why(error))

@@ -10,6 +10,7 @@ from charon.base.errors import (
     BAD_CHUNK,
     BODY_TOO_LARGE,
     CLIENT_ABORT,
+    IDENTITY_DENIED,
     LOOP_DETECTED,
     NO_ROUTE,
     OVERLOADED,
@@ -20,6 +21,7 @@ from charon.base.errors import (
     ExchangeFailed,
 )
 from charon.base.names import Event, Metric
+from charon.policy.access import Access
 from charon.policy.retry import TryOutcome, backoff, may_retry
 from charon.policy.routes import host_key
 from charon.proxy.attempt import Attempt
@@ -56,7 +58,11 @@ def carry(connection: HttpConnection, exchange: Exchange, listener: Listener) ->
         body = BodyReader(connection.stream, head.body, connection.buffer, BAD_CHUNK, listener.head_limits)
         connection.buffer = b""
     try:
+        if listener.access is not None:
+            _admit(listener.access, connection)
         name = _route(connection, exchange, listener, head)
+        if exchange.rule.access is not None:
+            _admit(exchange.rule.access, connection)
         if exchange.logged:  # a scrape of the metrics is not traffic
             for stage in listener.stages:
                 stage(exchange)
@@ -101,6 +107,11 @@ def _route(connection: HttpConnection, exchange: Exchange, listener: Listener, h
     if rule.service is None and rule.redirect is None:
         raise ExchangeFailed(NO_ROUTE)
     return rule.service
+
+
+def _admit(access: Access, connection: HttpConnection) -> None:
+    if not access.allows(connection.identity):
+        raise ExchangeFailed(IDENTITY_DENIED, connection.identity or "no identity")
 
 
 def _service(connection: HttpConnection, name: str | None) -> Service:
@@ -270,7 +281,14 @@ class _Forwarding:
         trusted = listener.trusted.trusts(connection.client)
         if not head.host:
             head.host = self.service.authority  # HTTP/1.0 without Host: most servers want one in HTTP/1.1
-        extra = request_extra(head, connection.client, b"http", trusted, connection.server.plane.instance)
+        extra = request_extra(
+            head,
+            connection.client,
+            connection.scheme,
+            trusted,
+            connection.server.plane.instance,
+            connection.client_cert,
+        )
         if head.upgrade is not None or head.te_trailers:
             extra += connection_lines(head)
         rule = self.exchange.rule
@@ -303,7 +321,7 @@ def _redirect(connection: HttpConnection, exchange: Exchange, head: RequestHead,
     assert redirect is not None
     exchange.status = redirect.status
     keep = _goes_on(connection, head, body)
-    location = redirect.location(b"http", head.host, head.path, head.target[len(head.path) :])
+    location = redirect.location(connection.scheme, head.host, head.path, head.target[len(head.path) :])
     return connection.answer(exchange, redirect_answer(redirect.status, location, head, keep)) and keep
 
 
@@ -320,6 +338,8 @@ def _answer_failure(
     plane = connection.server.plane
     if reason is RATE_LIMITED:
         plane.rate_limited(exchange.limited_by, exchange.client, exchange.start)
+    elif reason is IDENTITY_DENIED:
+        plane.metrics.count(Metric.AUTHORIZATION_DENIED, (connection.server.listener.name, exchange.route))
     elif exchange.endpoint is not None and reason is not CLIENT_ABORT:
         _tell(connection, exchange, failure)
     if exchange.started:

@@ -22,6 +22,10 @@ _SETTLED = 1.0
 """Seconds without a pause after which accepting counts as resumed: at the limit it may pause at every connection."""
 
 
+_MEMORY_SECONDS = 1.5
+"""Between two looks at memory. What the last one has begun is done by then: idle clients have a second to leave."""
+
+
 class Closable(Protocol):
     """What can be asked to close what is idle."""
 
@@ -35,8 +39,8 @@ class Guard:
     """
 
     __slots__ = (
-        "_causes", "_events", "_lag", "_memory", "_metrics", "_on_hopeless", "_paused_since", "_process", "capacity",
-        "shedding",
+        "_causes", "_events", "_lag", "_memory", "_memory_due", "_metrics", "_on_hopeless", "_paused_since", "_process",
+        "capacity", "shedding",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +53,7 @@ class Guard:
         self._on_hopeless = on_hopeless
         self._lag: LagControl | None = None
         self._memory: MemoryControl | None = None
+        self._memory_due = 0.0
         self._process = Memory()
         self._causes: dict[str, float] = {}
         self._paused_since: float | None = None
@@ -102,7 +107,8 @@ class Guard:
     def look(self, now: float, clients: Iterable[Closable], pools: Iterable[Closable]) -> None:
         """Called a few times a second: look after memory and accepting."""
         control = self._memory
-        if control is not None:
+        if control is not None and now >= self._memory_due:
+            self._memory_due = now + _MEMORY_SECONDS
             self._look_at_memory(control, now, clients, pools)
         self._tell_pauses(now)
 

@@ -30,6 +30,8 @@ from charon.net.accept import peer_ip
 from charon.net.deadlines import NEVER, deadlines
 from charon.net.relay import Relay
 from charon.net.stream import DeadlineExceeded, Peer, Stream
+from charon.net.tls_stream import TlsStream
+from charon.policy.peers import forwarded_client_cert
 from charon.proxy.exchange import Exchange
 from charon.proxy.forward import carry
 from charon.proxy.listener import Listener
@@ -67,8 +69,11 @@ class HttpConnection(WSGIHandler):
     def __init__(self, sock: RawSocket, address: Any, server: HttpServer) -> None:
         # pywsgi would set up a buffered reader and WSGI state here, for the parser that is not used.
         self.server = server
-        self.stream = Stream(sock)
+        self.stream = server.stream(sock)
         self.client = peer_ip(address)
+        self.scheme = b"http"
+        self.identity: str | None = None
+        self.client_cert = b""
         self.buffer = b""
         self.waits_on: Stream | None = None
         self.passes_on: Stream | None = None
@@ -82,20 +87,35 @@ class HttpConnection(WSGIHandler):
     def handle(self) -> None:
         """Serve the connection until it ends."""
         try:
+            if isinstance(self.stream, TlsStream):
+                self._introduce(self.stream)
             while self._serve_one():
                 self.served += 1
         finally:
             self.stream.close()
 
     def refuse(self, reason: Reason) -> None:
-        """Turn the client away before it has asked for anything."""
+        """Turn the client away before it has asked for anything. One that speaks TLS is not worth a handshake."""
+        listener = self.server.listener
+        exchange = Exchange(monotonic(), self.client, listener.default, listener.timeouts)
+        exchange.fail(reason, "")
+        exchange.status = reason.status
         try:
-            self.stream.write(local_answer(reason, retry_after=1), _LINGER)
-            self._close_gently()
-        except (DeadlineExceeded, OSError):
-            pass  # it is gone, or does not read: closing says the same
+            if not isinstance(self.stream, TlsStream) and self.answer(exchange, local_answer(reason, retry_after=1)):
+                self._close_gently()
         finally:
+            record_http(self, exchange, listener)
             self.stream.close()
+
+    def _introduce(self, stream: TlsStream) -> None:
+        """Note who the client is, once for all of its requests."""
+        self.scheme = b"https"
+        peer = stream.peer_identity
+        if peer is not None:
+            tls = self.server.listener.tls
+            self.identity = peer.spiffe
+            own = None if tls is None else tls.identity
+            self.client_cert = forwarded_client_cert(peer, stream.certificate_digest(), own)
 
     def _serve_one(self) -> bool:
         """One request and its answer. Returns whether another may follow."""
@@ -245,14 +265,14 @@ class HttpConnection(WSGIHandler):
         stream = self.stream
         stream.cutoff = monotonic() + seconds
         try:
-            stream.finish_writing()
+            stream.finish_writing(_LINGER)
             while stream.read(_LINGER):
                 pass
         except (DeadlineExceeded, ExchangeFailed, OSError):
             pass  # it had its time, or it is gone; closing is all that is left
 
     def end_if_idle(self) -> None:
-        """Between requests, wait for one more, but not for long. May be called again and again."""
+        """Between requests, wait for one more, but not for long, and no longer when this is said again."""
         if self.idle and self.stream.deadline > monotonic() + _LAST_REQUEST:
             self.stream.rearm(_LAST_REQUEST)
 

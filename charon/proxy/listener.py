@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from charon.config.snapshot import ListenerSpec, RouteSpec, TimeoutOverrides, Timeouts
+from charon.net.tls import ServerTls
+from charon.policy.access import Access
 from charon.policy.routes import RouteTable
 from charon.proxy.route import Route
 from charon.proxy.stages import stages
@@ -18,6 +20,7 @@ class Listener:
 
     __slots__ = (
         "_timeouts",
+        "access",
         "access_log",
         "default",
         "default_service",
@@ -32,11 +35,14 @@ class Listener:
         "spec",
         "stages",
         "timeouts",
+        "tls",
         "trusted",
     )
 
-    def __init__(self, spec: ListenerSpec, buckets: Buckets) -> None:
+    def __init__(self, spec: ListenerSpec, buckets: Buckets, tls: ServerTls | None = None) -> None:
         self.spec = spec
+        self.tls = tls
+        self.access = Access(spec.access) if spec.access is not None else None
         self.name = spec.name
         self.routes = RouteTable([Route(route, buckets) for route in spec.routes])
         self.default_service = spec.default_service

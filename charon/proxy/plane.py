@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from charon.base.names import Event, Metric
-from charon.config.snapshot import ServiceSpec, Snapshot
+from charon.config.snapshot import ListenerSpec, ServiceSpec, Snapshot
+from charon.net.tls import Contexts, ServerTls
 from charon.proxy.guard import CAUSES, Guard
 from charon.proxy.service import Service, Services
 from charon.proxy.sharing import Sharing
@@ -29,16 +31,22 @@ class DataPlane:
         self.metrics = metrics
         self.sharing = sharing
         self.guard = guard
-        self.services = Services(sharing)
+        self.contexts = Contexts()
+        self.services = Services(sharing, self.contexts)
         self.instance = b""
         self.draining = False
         self._told: dict[str, float] = {}
 
     def apply(self, snapshot: Snapshot, own: Mapping[str, ServiceSpec]) -> None:
-        """Follow ``snapshot`` as far as it concerns all listeners; ``own`` are services beside it."""
+        """Follow ``snapshot`` as far as it concerns all listeners; ``own`` are services beside it.
+
+        Raises ValueError, and changes nothing, when some TLS material cannot be used.
+        """
+        self.contexts.use(snapshot.materials)
         self.instance = snapshot.instance_id.encode("ascii")
         self.services.apply(snapshot.services, own)
-        self.metrics.retain_upstreams((e.service, e.name) for e in self.services.endpoints())
+        endpoints = [(endpoint.service, endpoint.name) for endpoint in self.services.endpoints()]
+        self.metrics.retain(endpoints, [listener.name for listener in snapshot.listeners])
 
     def service(self, name: str) -> Service | None:
         return self.services.get(name)
@@ -46,9 +54,33 @@ class DataPlane:
     def rate_limited(self, limit: str, client: str, now: float) -> None:
         """Something was over ``limit``: count it, and say so at most once a second for each limit."""
         self.metrics.count(Metric.HTTP_RATE_LIMITED, (limit,))
-        if now - self._told.get(limit, 0.0) >= 1.0:
-            self._told[limit] = now
+        if self._may_tell(limit, now):
             self.events.warning(Event.RATE_LIMITED, limit=limit, client=client)
+
+    def server_tls(self, spec: ListenerSpec) -> ServerTls | None:
+        """TLS of a listener: the same object for as long as neither its spec nor its material changes."""
+        if spec.tls is None:
+            return None
+        return self.contexts.server(spec.tls, ("http/1.1",) if spec.protocol == "http" else ())
+
+    def handshake(self, listener: str, result: str) -> None:
+        """A client's TLS handshake has come to an end."""
+        self.metrics.count(Metric.TLS_HANDSHAKES, (listener, result))
+
+    def handshake_failed(self, listener: str, reason: str, client: str, detail: str) -> None:
+        """One that failed: counted, and told at most once a second for each listener and reason."""
+        self.handshake(listener, reason)
+        if self._may_tell(f"tls {listener} {reason}", monotonic()):
+            self.events.warning(
+                Event.TLS_HANDSHAKE_FAILED, listener=listener, reason=reason, client=client, error=detail
+            )
+
+    def _may_tell(self, what: str, now: float) -> bool:
+        """Whether a second has gone by since it was last told."""
+        if now - self._told.get(what, 0.0) < 1.0:
+            return False
+        self._told[what] = now
+        return True
 
     def state(self, servers: Iterable[ProxyServer]) -> dict[str, Any]:
         """How this worker is, as plain values: ``connections`` that are open, those of them that are to end

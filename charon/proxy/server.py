@@ -10,9 +10,11 @@ from typing import Any, Protocol
 from charon.base.errors import TOO_MANY_CONNECTIONS, Reason
 from charon.net.accept import Acceptor
 from charon.net.stream import Stream
+from charon.net.tls_stream import TlsStream
 from charon.policy.drain import SPREAD, ending
 from charon.proxy.listener import Listener
 from charon.proxy.plane import DataPlane
+from charon.proxy.secure import shake_hands
 
 
 class Connection(Protocol):
@@ -64,6 +66,10 @@ class ProxyServer(Acceptor):
         """The connection object for an accepted socket."""
         raise NotImplementedError
 
+    def stream(self, sock: RawSocket) -> Stream:
+        """The stream of an accepted socket: under TLS where the listener says so."""
+        return Stream(sock) if self.listener.tls is None else TlsStream(sock)
+
     def handle(self, sock: RawSocket, address: Any) -> None:
         """Serve one client connection from accept to close; runs in a greenlet of its own."""
         connection = self.make(sock, address)
@@ -71,15 +77,17 @@ class ProxyServer(Acceptor):
         self.counters.accepted += 1
         self.counters.connections += 1
         limit = self.listener.max_per_client
+        tls = self.listener.tls
         counted: float | None = None
         try:
             if limit is not None:
                 counted = self.plane.sharing.connections.open(self.listener.name, connection.client, limit)
-            if limit is None or counted is not None:
-                connection.handle()
-            else:
+            if limit is not None and counted is None:
                 connection.refuse(TOO_MANY_CONNECTIONS)
+            elif tls is None or shake_hands(self, connection, tls):
+                connection.handle()
         finally:
+            connection.stream.close()
             if counted is not None:
                 self.plane.sharing.connections.close(counted)
             self.connections.discard(connection)

@@ -99,6 +99,7 @@ def test_the_defaults(folder: Folder) -> None:
         "client_header": 10.0,
         "client_body": 60.0,
         "client_fin": 0.5,
+        "tls_handshake": 10,
     }
     assert listener.limits.model_dump() == {
         "max_connections": 10_000,
@@ -142,7 +143,7 @@ def test_every_value_that_is_given_is_used(folder: Folder) -> None:
         protocol: tcp
         target_service_addr: http://[::1]:9091
         timeouts: {connect: 250ms, response_headers: 3, request: 1m, idle: 1h30m, client_header: "5", client_body: 7s,
-                   client_fin: 0}
+                   client_fin: 0, tls_handshake: 2s}
         limits: {max_connections: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 10MB, min_body_rate: 1KiB,
                  max_total_connections: 70, adaptive_concurrency: {enabled: true, target_latency: 200ms}}
         overload: {max_loop_lag: none, max_memory: 512MiB}
@@ -163,6 +164,7 @@ def test_every_value_that_is_given_is_used(folder: Folder) -> None:
         "client_header": 5,
         "client_body": 7,
         "client_fin": 0,
+        "tls_handshake": 2,
     }
     compiled = compile_settings(config)
     assert compiled.listeners[0].limits == Limits(7, 8192, 9, 10_000_000, 1024)
@@ -341,12 +343,27 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
         ("protocol: tcp", "1: protocol: a tcp listener needs a target_service_name or a target_service_addr"),
         (
             "protocol: tcp\ntarget_service_addr: a:1\nroutes: [{service: x}]",
-            "3: routes: routes are for HTTP; a tcp listener has only a target_service_name or target_service_addr",
+            "3: routes[0]: a route of a tcp listener has a sni and a service: other rules are for HTTP",
         ),
         (
             "target_service_addr: a:1\nlisteners:\n- address: :1\n  protocol: tcp\n  routes: [{service: x}]",
-            "5: listeners[0].routes: routes are for HTTP; a tcp listener has only a target_service_name or "
-            "target_service_addr",
+            "5: listeners[0].routes[0]: a route of a tcp listener has a sni and a service: other rules are for HTTP",
+        ),
+        (
+            "target_service_addr: a:1\nroutes: [{sni: a.test, service: x}]",
+            "2: routes[0].sni: it is for tcp listeners, and http-8080 is none; give host",
+        ),
+        (
+            "protocol: tcp\nroutes: [{sni: a.test, service: x, path: /x}]",
+            "2: routes[0].path: a route by sni sees nothing but the server name; it has a service and nothing else",
+        ),
+        (
+            "protocol: tcp\nroutes: [{sni: a.test}]",
+            "2: routes[0]: the route has no service",
+        ),
+        (
+            "protocol: tcp\ntls: {enabled: true}\nroutes: [{sni: a.test, service: x}]",
+            "3: routes: TLS that ends at the listener (tcp-8443) is not routed by sni; give tls.enabled: false",
         ),
         ("listeners: []", "1: listeners: there is no listener; give at least one, or listen_port"),
         (

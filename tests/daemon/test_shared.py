@@ -43,9 +43,9 @@ def rows(service: ServiceSpec) -> dict[str, int]:
 
 def test_what_has_not_changed_is_the_same_object_and_what_has_keeps_its_rows(shared: Shared, plain: Settings) -> None:
     found: Found = {"a": at("10.0.0.1"), "b": at("10.0.0.1", "10.0.0.2")}
-    first = shared.assign(found, plain)
+    first = shared.assign(found, plain, {})
     assert (rows(first["a"]), rows(first["b"])) == ({"10.0.0.1:80": 0}, {"10.0.0.1:80": 1, "10.0.0.2:80": 2})
-    second = shared.assign({"a": found["a"], "b": at("10.0.0.2", "10.0.0.3")}, plain)
+    second = shared.assign({"a": found["a"], "b": at("10.0.0.2", "10.0.0.3")}, plain, {})
     assert second["a"] is first["a"]
     assert rows(second["b"]) == {"10.0.0.2:80": 2, "10.0.0.3:80": 3}
     assert second["b"].row == first["b"].row
@@ -53,16 +53,16 @@ def test_what_has_not_changed_is_the_same_object_and_what_has_keeps_its_rows(sha
 
 def test_other_settings_reach_every_service(shared: Shared, plain: Settings) -> None:
     found: Found = {"a": at("10.0.0.1")}
-    shared.assign(found, plain)
-    after = shared.assign(found, replace(plain, default_service=ServiceSpec("", (), breaker=BreakerSpec(7))))
+    shared.assign(found, plain, {})
+    after = shared.assign(found, replace(plain, default_service=ServiceSpec("", (), breaker=BreakerSpec(7))), {})
     assert after["a"].breaker == BreakerSpec(7)
     assert rows(after["a"]) == {"10.0.0.1:80": 0}
 
 
 def test_a_service_that_comes_back_has_another_row(shared: Shared, plain: Settings) -> None:
     found: Found = {"a": at("10.0.0.1"), "b": at("10.0.0.2")}
-    shared.assign(found, plain)
-    shared.assign({"a": found["a"]}, plain)
-    after = shared.assign(found, plain)
+    shared.assign(found, plain, {})
+    shared.assign({"a": found["a"]}, plain, {})
+    after = shared.assign(found, plain, {})
     assert rows(after["b"]) == {"10.0.0.2:80": 2}
     assert list(shared.status()) == ["a", "b"]

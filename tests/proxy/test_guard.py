@@ -100,38 +100,39 @@ def test_memory_is_given_back_step_by_step(worker: Worker) -> None:
     def steps() -> tuple[int, int, int, bool]:
         return worker.clients.closed, worker.pool.closed, worker.given_back, worker.guard.shedding
 
-    worker.look(1.0)
+    worker.look(0.0)
     assert steps() == (0, 0, 0, False)
     worker.resident = 101 * MB
     worker.look(2.0)
-    assert steps() == (1, 0, 1, False)
-    worker.look(3.0)
-    assert steps() == (2, 1, 2, False) and not worker.capacity.full(lambda: None)
+    worker.look(2.2)
+    assert steps() == (1, 0, 1, False), "that has a moment to help"
     worker.look(4.0)
+    assert steps() == (2, 1, 2, False) and not worker.capacity.full(lambda: None)
+    worker.look(6.0)
     assert steps() == (3, 2, 3, True) and worker.capacity.full(lambda: None)
     assert all(worker.guard.sheds() for _ in range(10)), "all of it"
     worker.resident = 89 * MB
-    worker.look(5.0)
+    worker.look(8.0)
     assert steps() == (3, 2, 3, False) and not worker.capacity.full(lambda: None)
     assert not worker.hopeless
 
 
 def test_a_worker_that_nothing_helps_is_to_be_replaced(worker: Worker) -> None:
     worker.resident = 200 * MB
-    for now in range(1, 14):
-        worker.look(float(now))
-    assert not worker.hopeless
-    worker.look(14.0)
+    for now in (2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0):
+        worker.look(now)
+        assert not worker.hopeless
+    worker.look(18.0)
     assert worker.hopeless == 1
 
 
 def test_settings_that_go_end_what_they_have_begun(worker: Worker) -> None:
     late(worker, *[0.2] * 5)
     worker.resident = 200 * MB
-    for now in (1.0, 2.0, 3.0):
+    for now in (2.0, 4.0, 6.0):
         worker.look(now)
     assert worker.guard.causes == ["loop_lag", "memory"]
-    worker.guard.apply(OverloadSpec(None, None), 4.0)
+    worker.guard.apply(OverloadSpec(None, None), 8.0)
     assert not worker.guard.shedding and not worker.guard.causes and not worker.capacity.full(lambda: None)
 
 

@@ -23,7 +23,7 @@ class Overload(Section):
     )
     max_memory: Annotated[int | None, *Size(16 * 1024**2, none=True)] = setting(
         "none",
-        "Resident memory of each worker. Over it, looked at five times a second, the worker closes client connections "
+        "Resident memory of each worker. Over it, looked at every 1.5 s, the worker closes client connections "
         "that are idle between requests; if that does not help, its idle connections to endpoints; if that does not "
         "help, it accepts no connection and turns away all requests until it is below nine tenths of it again, or, "
         "after 10 s of that, drains and is replaced. An idle worker takes about 40 MB: set it well above. `none`: no "

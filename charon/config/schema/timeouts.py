@@ -40,6 +40,11 @@ class Timeouts(Section):
         "broken connection when the answer has begun. Never longer than `idle`. It bounds each wait, not the whole "
         "body: see `limits.min_body_rate`.",
     )
+    tls_handshake: PositiveDuration = setting(
+        "10s",
+        "From the beginning of a connection to the end of its TLS handshake, or, where TCP connections are routed by "
+        "`sni`, to that name. Then the connection is closed, and `tls_handshake_failed` says `timeout`.",
+    )
     client_fin: Duration = setting(
         "500ms",
         "How long a request that is not answered yet goes on after its client has closed its sending side, which "
@@ -52,7 +57,7 @@ class ServiceTimeouts(Section):
     `request`."""
 
     elsewhere: ClassVar = dict.fromkeys(
-        ("client_header", "client_body", "client_fin"),
+        ("client_header", "client_body", "client_fin", "tls_handshake"),
         "it is about clients; give it in timeouts at the top level or in an entry of listeners",
     )
 

@@ -18,4 +18,7 @@ from scripts.faultlib.faults import (  # noqa: F401, I001 - in the order of the 
     slowloris,
     idle_crowd,
     overload,
+    tls_stall,
+    totals,
+    log_stuck,
 )
