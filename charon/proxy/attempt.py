@@ -33,6 +33,7 @@ from charon.net.tasks import spawn
 from charon.net.tls_stream import TlsStream
 from charon.policy.retry import TryOutcome
 from charon.proxy.body import BodyReader, BodyTruncated
+from charon.proxy.introduction import hello
 from charon.proxy.respond import http_date
 from charon.proxy.upload import Upload
 from charon.wire.chunked import encode_chunk, encode_last
@@ -253,7 +254,8 @@ class Attempt:
         if timeout <= 0:
             raise self._late(REQUEST_DEADLINE, "")
         try:
-            return self.endpoint.dial(timeout, self.connection.wait_on)
+            opening = hello(self.connection, self.endpoint.proxy_header)
+            return self.endpoint.dial(timeout, self.connection.wait_on, opening)
         except ExchangeFailed as failure:
             raise self._late(failure.reason, failure.detail) from None
         finally:
