@@ -84,30 +84,7 @@ class HealthChecker:
         nothing, when one of those cannot be used.
         """
         self._contexts.use(materials)
-<<<<<<< HEAD
         self._changes.append((list(changed), list(gone)))
-=======
-        for name in gone:
-            for target in self._targets.pop(name, {}).values():
-                target.watched = False
-        now = monotonic()
-        for service in changed:
-            before = self._targets.pop(service.name, {})
-            check = service.health_check
-            if check is not None and service.endpoints:
-                kept = self._targets[service.name] = {}
-                for endpoint in service.endpoints:
-                    known = before.get(endpoint.name)
-                    target = known if known is not None else self._new(service.name, endpoint, check, now)
-                    target.endpoint = endpoint
-                    target.spec = check
-                    target.tls = service.tls
-                    target.hello = header(service.proxy_header, None) if service.proxy_header else b""
-                    target.hello = header(service.proxy_header, None) if service.proxy_header else b""
-                    kept[endpoint.name] = target
-            for name, target in before.items():
-                target.watched = name in self._targets.get(service.name, {})
->>>>>>> intercept
         self._wake.set()
 
     def _take_over(self) -> None:
@@ -133,6 +110,7 @@ class HealthChecker:
                 target.endpoint = endpoint
                 target.spec = check
                 target.tls = service.tls
+                target.hello = header(service.proxy_header, None) if service.proxy_header else b""
                 kept[endpoint.name] = target
         for target in before.values():
             target.watched = False
