@@ -255,7 +255,8 @@ class Supervisor:
     def _compile(self, generation: int) -> Snapshot:
         materials = with_public(self.certificates.materials())
         services = self.shared.assign(self._directory.services(), self.settings, materials)
-        snapshot = self.settings.snapshot(ServiceTable(services), generation, self._instance, materials)
+        table = ServiceTable(services, self.snapshot.services if self.snapshot is not None else None)
+        snapshot = self.settings.snapshot(table, generation, self._instance, materials)
         endpoints = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
         if any(listener.direction for listener in snapshot.listeners):
             endpoints.append((PASSTHROUGH, PASSTHROUGH))
