@@ -21,4 +21,5 @@ from scripts.faultlib.faults import (  # noqa: F401, I001 - in the order of the 
     tls_stall,
     totals,
     log_stuck,
+    interception,
 )
