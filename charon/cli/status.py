@@ -82,6 +82,8 @@ def table(state: Mapping[str, Any], style: Style) -> list[str]:
     if state["certificates"]:
         lines += ["", style.bold("certificates")]
         lines += columns([_certificate(one, style) for one in state["certificates"]])
+    if state["interception"]:
+        lines += ["", style.bold("interception"), *_interception(state["interception"], style)]
     lines += ["", style.bold("workers")]
     lines += columns([_worker(one, state["generation"], style) for one in state["workers"]])
     return lines
@@ -95,6 +97,19 @@ def _certificate(one: Mapping[str, Any], style: Style) -> tuple[Cell, ...]:
     left = Cell("expired", style.red) if days <= 0 else Cell(f"{in_words(days * 86_400)} left")
     trouble = one["problem"] or "; ".join(one["warnings"])
     return Cell(one["kind"]), Cell(one["identity"] or one["name"]), left, Cell(one["file"]), Cell(trouble, style.red)
+
+
+def _interception(state: Mapping[str, Any], style: Style) -> list[str]:
+    from charon.cli.terminal import Cell, columns
+
+    rules = Cell("up", style.green) if state["up"] else Cell("down", style.red)
+    rows = [(Cell("rules"), rules), (Cell("on stop"), Cell(state["on_stop"]))]
+    if state["trouble"]:
+        rows.append((Cell("trouble"), Cell(state["trouble"], style.red)))
+    for direction, results in sorted(state["connections"].items()):
+        counts = ", ".join(f"{count} {result}" for result, count in sorted(results.items()))
+        rows.append((Cell(direction), Cell(counts)))
+    return columns(rows)
 
 
 def _head(state: Mapping[str, Any], style: Style) -> list[str]:

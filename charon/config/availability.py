@@ -55,8 +55,6 @@ class Later:
 
 NOT_YET: Final = (
     Later("tracing", disabled),
-    Later("intercept", disabled),
-    Later("protocol", words=("auto",)),
     Later("admin.address", absent),
 )
 

@@ -25,6 +25,7 @@ from charon.net.tasks import spawn
 from charon.net.tls import Contexts, EndpointTls
 from charon.policy.health import Probe, first_delay, next_delay, observe
 from charon.wire.messages import HeadLimits, parse_response
+from charon.wire.proxy_protocol import header
 
 YIELD_EVERY = 500
 """Services taken over between two turns of the event loop."""
@@ -41,7 +42,7 @@ OnResult = Callable[[str, EndpointSpec, bool, str], None]
 class _Target:
     """One endpoint under watch. ``due`` is when it is probed next (monotonic seconds)."""
 
-    __slots__ = ("due", "endpoint", "probe", "service", "spec", "tls", "watched")
+    __slots__ = ("due", "endpoint", "hello", "probe", "service", "spec", "tls", "watched")
 
     def __init__(self, service: str, endpoint: EndpointSpec, spec: HealthCheckSpec, due: float) -> None:
         self.service = service
@@ -49,6 +50,7 @@ class _Target:
         self.spec = spec
         self.due = due
         self.tls: ClientTlsSpec | None = None
+        self.hello = b""
         self.probe: Probe | None = None
         self.watched = True
 
@@ -108,6 +110,7 @@ class HealthChecker:
                 target.endpoint = endpoint
                 target.spec = check
                 target.tls = service.tls
+                target.hello = header(service.proxy_header, None) if service.proxy_header else b""
                 kept[endpoint.name] = target
         for target in before.values():
             target.watched = False
@@ -153,7 +156,7 @@ class HealthChecker:
             tls = None
             if target.tls is not None:
                 tls = self._contexts.client(target.tls).to(target.service, target.endpoint)
-            problem = probe(target.endpoint, spec, tls)
+            problem = probe(target.endpoint, spec, tls, target.hello)
             if target.watched:
                 self._conclude(target, problem)
         finally:  # whatever has happened, it is probed again
@@ -170,14 +173,16 @@ class HealthChecker:
             self._on_result(target.service, target.endpoint, target.probe.healthy, problem or "ok")
 
 
-def probe(endpoint: EndpointSpec, spec: HealthCheckSpec, tls: EndpointTls | None = None) -> str | None:
-    """Ask one endpoint once, within ``spec.timeout``; under ``tls`` where that is given.
+def probe(
+    endpoint: EndpointSpec, spec: HealthCheckSpec, tls: EndpointTls | None = None, hello: bytes = b""
+) -> str | None:
+    """Ask one endpoint once, within ``spec.timeout``; under ``tls`` where that is given, ``hello`` before it.
 
     Returns why it is not well, or None when it is.
     """
     cutoff = monotonic() + spec.timeout
     try:
-        stream = dial(endpoint.candidates, spec.timeout, tls=tls)
+        stream = dial(endpoint.candidates, spec.timeout, tls=tls, hello=hello)
     except ExchangeFailed as failure:
         return failure.detail or failure.reason.word
     try:

@@ -44,6 +44,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
         ],
         "services": supervisor.shared.status(),
         "certificates": supervisor.certificates.status(),
+        "interception": supervisor.interceptor.status(),
         "log": {
             "file": supervisor.settings.logging.file,
             "level": supervisor.settings.logging.level,

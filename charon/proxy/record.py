@@ -6,6 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from charon.base.names import NO_UPSTREAM, Metric
+from charon.proxy.intercepted import text
 
 if TYPE_CHECKING:
     from charon.proxy.exchange import Exchange
@@ -46,4 +47,5 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
             reason.word if reason is not None else None,
             "HTTP/1.0" if head is not None and head.version == 10 else "HTTP/1.1",
             identity=connection.identity,
+            destination=None if connection.destination is None else text(connection.destination),
         )

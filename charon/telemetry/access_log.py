@@ -86,6 +86,7 @@ class AccessLog:
         protocol: str,
         trace_id: str | None = None,
         identity: str | None = None,
+        destination: str | None = None,
     ) -> None:
         """One request ended. ``upstream`` is an endpoint's name or ``NO_UPSTREAM``; ``reason`` is a reason word.
 
@@ -119,6 +120,8 @@ class AccessLog:
             line["trace_id"] = trace_id
         if identity:
             line["identity"] = identity
+        if destination:
+            line["destination"] = destination
         self._write(self._careful(line) if len(path) > MAX_PATH else self._encode(line))
 
     def tcp(
@@ -131,8 +134,12 @@ class AccessLog:
         bytes_out: int,
         reason: str | None = None,
         identity: str | None = None,
+        destination: str | None = None,
     ) -> None:
-        """One relayed connection ended after ``seconds``, having brought ``bytes_in`` from its client."""
+        """One relayed connection ended after ``seconds``, having brought ``bytes_in`` from its client.
+
+        ``destination`` is where it was going, where a rule of the kernel had brought it here.
+        """
         if self._shown != _ALL and (not reason or self._shown == _NONE):
             return
         if self._choosy and not reason and self._skips(""):
@@ -152,6 +159,8 @@ class AccessLog:
             line["reason"] = reason
         if identity:
             line["identity"] = identity
+        if destination:
+            line["destination"] = destination
         self._write(self._encode(line))
 
     def _encode(self, line: dict[str, Any]) -> bytes:

@@ -11,17 +11,11 @@ TARGET = "target_service_addr: a:1\n"
 
 REFUSED = [
     ("tracing", "{enabled: true}"),
-    ("intercept", "{enabled: true}"),
-    ("protocol", "auto"),
     ("admin.address", "127.0.0.1:1"),
-    ("listeners[0].protocol", "AUTO"),
-    ("listeners[0].protocol", "auto"),
 ]
 
 OFF = [
     ("tracing", "{enabled: false, jaeger_endpoint: 'http://localhost:14268/api/traces', service_name: x}"),
-    ("intercept", "{enabled: off}"),
-    ("protocol", "http"),
     ("admin.address", "none"),
 ]
 
