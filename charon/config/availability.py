@@ -64,7 +64,6 @@ NOT_YET: Final = (
     Later("tls.upstream_tls", is_false),
     Later("intercept", disabled),
     Later("protocol", words=("auto",)),
-    Later("admin.address", absent),
 )
 
 REFUSAL: Final = "not available in this version"

@@ -8,11 +8,12 @@ from hashlib import blake2b
 
 from charon.config.compile_routes import route_specs
 from charon.config.compile_services import rate_limit_spec, service_spec
+from charon.config.effective import effective_json
 from charon.config.load import Config
 from charon.config.registry import Target
 from charon.config.schema.listener import Listener
 from charon.config.schema.root import Root
-from charon.config.settings import Settings
+from charon.config.settings import AdminSpec, Settings
 from charon.config.snapshot import Limits, ListenerSpec, LoggingSpec, ServiceSpec, Timeouts
 
 
@@ -37,8 +38,20 @@ def compile_settings(config: Config) -> Settings:
         drain_timeout=root.drain_timeout,
         worker_timeout=root.worker_timeout,
         digest="",
+        admin=_admin_spec(config),
     )
-    return replace(settings, digest=blake2b(pickle.dumps(settings), digest_size=6).hexdigest())
+    digest = blake2b(pickle.dumps(settings), digest_size=6).hexdigest()
+    return replace(settings, digest=digest, effective=effective_json(config))
+
+
+def _admin_spec(config: Config) -> AdminSpec:
+    admin = config.root.admin
+    return AdminSpec(
+        address=None if admin.address is None else str(admin.address),
+        read_token_file=None if config.read_token_file is None else str(config.read_token_file),
+        write_token_file=None if config.write_token_file is None else str(config.write_token_file),
+        group_may_write=admin.group_may_write,
+    )
 
 
 def static_targets(config: Config) -> dict[str, tuple[Target, ...]]:

@@ -15,8 +15,19 @@ from charon.config.snapshot import EndpointSpec, ListenerSpec, LoggingSpec, Serv
 
 Treat = Callable[[str, tuple[EndpointSpec, ...], int], ServiceSpec]
 
-_RESTART = {"workers": "workers", "admin.socket": "admin_socket"}
+_RESTART = {"workers": "workers", "admin.socket": "admin_socket", "admin": "admin"}
 """Keys that are read at start only, and the fields that hold them."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSpec:
+    """Who may do what over the admin API. ``address`` is as configured, None for no TCP; the token files are absolute
+    paths."""
+
+    address: str | None = None
+    read_token_file: str | None = None
+    write_token_file: str | None = None
+    group_may_write: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +37,8 @@ class Settings:
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
     file from another. ``workers`` is a number; ``drain_timeout`` and
-    ``worker_timeout`` are in seconds.
+    ``worker_timeout`` are in seconds. ``effective`` is the whole configuration as JSON, with all defaults and without
+    secrets.
     """
 
     file: str
@@ -41,6 +53,8 @@ class Settings:
     drain_timeout: float
     worker_timeout: float
     digest: str
+    admin: AdminSpec = AdminSpec()
+    effective: bytes = b"{}"
 
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
         """The keys of ``changed`` that differ and cannot be put in force while Charon runs."""

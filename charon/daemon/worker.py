@@ -38,6 +38,7 @@ from charon.shared.table import SharedTable
 from charon.telemetry.access_log import AccessLog
 from charon.telemetry.events import EventLog
 from charon.telemetry.metrics import WorkerMetrics
+from charon.telemetry.problems import Problems
 from charon.telemetry.sink import LogSink
 
 SWEEP_SECONDS = 0.2
@@ -63,6 +64,9 @@ class Worker:
         self.events = EventLog(self.sink, logging.level, logging.format, logging.environment, worker=slot)
         self.events.capture_libraries()
         self.access_log = AccessLog(self.sink, logging.format, logging.level)
+        self.problems = Problems()
+        self.events.watch(self.problems.add)
+        self.access_log.on_problem = self.problems.add
         metrics = WorkerMetrics()
         table = SharedTable(descriptors[0], self.slots, (descriptors[1], descriptors[2]))
         sharing = Sharing(table, slot, bytes.fromhex(hello["secret"]), metrics, self.events)
@@ -205,7 +209,8 @@ class Worker:
         self.plane.gauges()
         self.plane.metrics.count_up_to(Metric.LOG_DROPPED, (), self.sink.dropped)
         report = {"type": "report", "id": request, "delta": self.plane.metrics.collect(), "state": self._state()}
-        self._send(report)
+        problems = self.problems.take()
+        self._send(report | {"problems": problems} if problems else report)
 
     def _state(self) -> dict[str, int]:
         """What the supervisor shows of this worker: open client connections, and those that are only to finish."""

@@ -24,6 +24,7 @@ from charon.daemon.shared import Shared
 from charon.net.tasks import spawn
 from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
+from charon.telemetry.problems import RecentProblems
 
 _Order = tuple[dict[str, Any], list[int]]
 """A message and descriptors of its own that go with it."""
@@ -54,6 +55,7 @@ class WorkerSlot:
         shared: Shared,
         totals: Totals,
         events: EventLog,
+        problems: RecentProblems,
         on_absence: Callable[[int, bool], None],
     ) -> None:
         self.slot = slot
@@ -72,6 +74,7 @@ class WorkerSlot:
         self._shared = shared
         self._totals = totals
         self._events = events
+        self._problems = problems
         self._on_absence = on_absence
         self._silence = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -285,6 +288,7 @@ class WorkerSlot:
         if kind == "report":
             self.state = _state(message.get("state", {}))
             self._totals.add(self.slot, message["delta"])
+            self._problems.add_reported(message.get("problems", []), self.slot)
             self._answer(message["id"], True)
         elif kind == "ready":
             self.ready.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from charon.base.errors import Blame
 from charon.base.names import NO_UPSTREAM
 
 if TYPE_CHECKING:
@@ -27,8 +28,12 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
     upstream = endpoint.name if endpoint is not None else NO_UPSTREAM
     plane = connection.server.plane
     plane.metrics.http_request(method, exchange.status, upstream, seconds)
+    counters = connection.server.counters
+    counters.requests += 1
+    reason = exchange.reason
+    if exchange.status >= 500 or (reason is not None and reason.blame is not Blame.CLIENT and exchange.status < 400):
+        counters.errors += 1
     if listener.access_log:
-        reason = exchange.reason
         plane.access_log.http(
             method,
             path,

@@ -30,7 +30,8 @@ class AccessLog:
     """Access lines into ``sink``. ``fmt`` is ``json`` or ``console``, ``level`` the least level that is written.
 
     A line is of level ``info``, or ``warning`` when it has a reason, as every answer that Charon made itself has.
-    ``wall`` gives Unix seconds.
+    ``wall`` gives Unix seconds. ``on_problem`` is called with the fields of each line that has a reason or a status of
+    500 or above.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class AccessLog:
         self._colours = self._console and use_colours(sink)
         self._wall = wall or SystemClock().wall
         self._timestamp = Timestamps().format
+        self.on_problem: Callable[[dict[str, Any]], None] | None = None
         self.set_level(level)
 
     def set_level(self, level: str) -> None:
@@ -99,6 +101,8 @@ class AccessLog:
         if identity:
             line["identity"] = identity
         self._write(self._careful(line) if len(path) > MAX_PATH else self._encode(line))
+        if (reason or status >= 500) and self.on_problem is not None:
+            self.on_problem(line)
 
     def tcp(
         self,
@@ -130,6 +134,8 @@ class AccessLog:
         if identity:
             line["identity"] = identity
         self._write(self._encode(line))
+        if reason and self.on_problem is not None:
+            self.on_problem(line)
 
     def _encode(self, line: dict[str, Any]) -> bytes:
         """``line`` as it is when nothing in it needs care, which is nearly always."""

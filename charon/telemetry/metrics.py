@@ -62,12 +62,23 @@ class HttpSeries:
 class ListenerMetrics:
     """Numbers of one listener; add to them directly. The first two are gauges, which are also taken from."""
 
-    __slots__ = ("accept_errors", "accepted", "connections", "in_flight", "received_bytes", "sent_bytes")
+    __slots__ = (
+        "accept_errors",
+        "accepted",
+        "connections",
+        "errors",
+        "in_flight",
+        "received_bytes",
+        "requests",
+        "sent_bytes",
+    )
 
     def __init__(self) -> None:
         self.connections = 0
         self.in_flight = 0
         self.accepted = 0
+        self.requests = 0
+        self.errors = 0
         self.accept_errors = 0
         self.received_bytes = 0
         self.sent_bytes = 0
@@ -97,6 +108,8 @@ class UpstreamMetrics:
 
 _LISTENER_COUNTERS: Final = (
     (Metric.CONNECTIONS_TOTAL, "accepted"),
+    (Metric.LISTENER_REQUESTS, "requests"),
+    (Metric.LISTENER_ERRORS, "errors"),
     (Metric.ACCEPT_ERRORS, "accept_errors"),
     (Metric.RECEIVED_BYTES, "received_bytes"),
     (Metric.SENT_BYTES, "sent_bytes"),
