@@ -100,8 +100,9 @@ def test_what_is_asked_for_is_passed_on_and_nonsense_is_refused(connection: Unix
     assert ask(connection, "/api/problems?after=12")[0] == 200
     assert world.asked == [(5, True), 12]
     for path in (
-        "/api/status?services=x", "/api/status?services=-1", "/api/status?services=1&services=2", "/api/status?history=1",
-        "/api/status?more=1", "/api/problems?after=%C2%B2", "/api/problems?after=99999999999999999",
+        "/api/status?services=x", "/api/status?services=-1", "/api/status?services=1&services=2",
+        "/api/status?history=1", "/api/status?more=1", "/api/problems?after=%C2%B2",
+        "/api/problems?after=99999999999999999",
         "/api/problems?" + "&".join("a" * 20),
     ):  # fmt: skip
         status, _, body = ask(connection, path)

@@ -47,8 +47,7 @@ class AsOwner:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world = World(tmp_path_factory.mktemp("admin"))
-    parts: dict[str, Any] = {"services": {"web": [ENDPOINT], "empty": []}, "listeners": [], "workers": [], "certificates": []}
-    world.state = parts
+    world.state = {"services": {"web": [ENDPOINT], "empty": []}, "listeners": [], "workers": [], "certificates": []}
     yield world
     world.sink.close()
 

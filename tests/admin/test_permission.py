@@ -89,7 +89,9 @@ def test_without_a_token_tcp_tells_only_whether_charon_is_there(server: AdminSer
         assert ask(server, path, "POST")[0] == 401, path
 
 
-@pytest.mark.parametrize("field", [READ, "Bearer", bearer("wrong"), bearer(READ + "x"), f"Basic {READ}", bearer("é" * 20)])
+@pytest.mark.parametrize(
+    "field", [READ, "Bearer", bearer("wrong"), bearer(READ + "x"), f"Basic {READ}", bearer("é" * 20)]
+)
 def test_what_is_no_token_opens_nothing(server: AdminServer, field: str) -> None:
     status, body = ask(server, "/api/status", Authorization=field)
     assert (status, json.loads(body)["status"]) == (401, 401)
@@ -187,7 +189,8 @@ def test_the_kernel_says_who_asks(world: World) -> None:
     command = [curl, "-s", "-o", "/dev/null", "-w", "%{http_code} ", "--unix-socket", server.path]
 
     def ask_as_nobody(*what: str) -> str:
-        run = partial(subprocess.run, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", capture_output=True, text=True)
+        nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "cwd": "/"}
+        run = partial(subprocess.run, capture_output=True, text=True, **nobody)
         done = gevent.get_hub().threadpool.apply(run, ([*command, *what],))  # meanwhile the server's greenlets go on
         return str(done.stdout)
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,6 +33,7 @@ class Browser:
         self._dark = dark
         self._last = 0
         self.errors: list[str] = []
+        self._stack = ExitStack()
 
     def __enter__(self) -> Browser:
         program = chromium()
@@ -47,7 +49,10 @@ class Browser:
         try:
             told = self._folder / "DevToolsActivePort"
             port, path = eventually(lambda: self._told(told))
-            self._browser: ClientConnection = connect(f"ws://127.0.0.1:{port}{path}", max_size=None, ping_interval=None)
+            where = f"ws://127.0.0.1:{port}{path}"
+            self._browser: ClientConnection = self._stack.enter_context(
+                connect(where, max_size=None, ping_interval=None)
+            )
             target = self._call("Target.createTarget", url="about:blank")["targetId"]
             self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
             for domain in ("Page", "Runtime", "Log", "Network"):
@@ -66,9 +71,7 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        connection = getattr(self, "_browser", None)
-        if connection is not None:
-            connection.close()
+        self._stack.close()
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -98,9 +101,8 @@ class Browser:
 
     def look(self, width: int, height: int, *, dark: bool = False, scale: float = 1.0) -> None:
         """See the page on a screen of this size, in pixels."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 600
-        )
+        size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
