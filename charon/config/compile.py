@@ -37,6 +37,7 @@ def compile_settings(config: Config) -> Settings:
         workers=config.worker_count,
         drain_timeout=root.drain_timeout,
         worker_timeout=root.worker_timeout,
+        reload_on_change=root.reload_on_change,
         digest="",
         admin=_admin_spec(config),
     )

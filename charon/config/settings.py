@@ -52,6 +52,7 @@ class Settings:
     workers: int
     drain_timeout: float
     worker_timeout: float
+    reload_on_change: bool
     digest: str
     admin: AdminSpec = AdminSpec()
     effective: bytes = b"{}"

@@ -34,6 +34,7 @@ from charon.daemon.upgrade import Successor
 from charon.daemon.workforce import BEAT_SECONDS, Workforce
 from charon.discovery.directory import Directory
 from charon.discovery.dns import Resolver
+from charon.discovery.file_watch import FileWatch
 from charon.discovery.lookup import Lookup
 from charon.discovery.registry_file import RegistryFile
 from charon.discovery.source import Source
@@ -113,6 +114,8 @@ class Supervisor:
         self._dropped = 0
         self.registry: RegistryFile | None = None
         self._directory = self._make_directory(settings)
+        self._watch = FileWatch(Path(settings.file), "config-watch", spawn, self._file_changed, self.clock)
+        self._watch.look()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -170,6 +173,7 @@ class Supervisor:
             self._announce(spec)
         self.totals.workers(settings.workers)
         self._keep_sockets(self.listeners.open)
+        self._watch.start()
         spawn("heartbeat", self._beat)
         spawn("recent", self._sample)
         if self._notifier.watchdog_seconds is not None:
@@ -216,6 +220,7 @@ class Supervisor:
         # First of all, so that nobody is queued whom no worker will take: theirs are the last copies from here on.
         # Unless a successor has them, or the service manager keeps them for the next start.
         self.listeners.close(for_good=self._successor is None and not self._notifier.present)
+        self._watch.stop()
         self._directory.stop()
         self.shared.stop()
         timeout = self.settings.drain_timeout
@@ -280,6 +285,10 @@ class Supervisor:
         self.sink.reopen()
         self.workforce.tell({"type": "reopen"})
         self.events.info(Event.LOG_REOPENED)
+
+    def _file_changed(self) -> None:
+        if self.settings.reload_on_change:
+            self.reload()
 
     def reload(self) -> list[str]:
         """Read the configuration again and put it in force as a whole, or not at all.

@@ -14,7 +14,7 @@ from charon.config.schema.logging import Logging
 from charon.config.schema.section import block, setting
 from charon.config.schema.services import Service, Treatment
 from charon.config.schema.tracing import Tracing
-from charon.config.schema.values import Duration, Name, OptionalFilePath, Port, kind_of
+from charon.config.schema.values import Boolean, Duration, Name, OptionalFilePath, Port, kind_of
 
 
 def _workers(value: object) -> int | None:
@@ -77,6 +77,10 @@ class Root(Treatment, Traffic):
     )
     drain_timeout: Duration = setting(
         "30s", "How long open connections may go on after a reload or a stop before they are cut."
+    )
+    reload_on_change: Boolean = setting(
+        False,
+        "Reload whenever this file has changed, as `charon reload` does, once it has held still for a moment.",
     )
     worker_timeout: WorkerTimeout = setting(
         "10s", "How long a worker may give no sign of life before it is ended and replaced."
