@@ -106,6 +106,7 @@ def _listener_spec(root: Root, listener: Listener, taken: set[str]) -> ListenerS
             max_body_bytes=limits.max_body_bytes,
         ),
         access_log=listener.access_log,
+        request_id=listener.request_id and listener.protocol != "tcp",
         rate_limit=rate_limit_spec(_name(listener), rate_limit, rate_limit.routes),
         max_connections_per_client=limits.max_connections_per_client,
         metrics_path=listener.metrics.path if metrics else None,

@@ -314,6 +314,7 @@ class ListenerSpec:
 
     ``address`` is as configured (``:8080``, ``127.0.0.1:8080``, ``[::]:8080``, ``unix:/path``). ``default_service``
     is used where no route matches. ``metrics_path`` is None where metrics are not answered on this listener.
+    ``request_id``: requests have a name (X-Request-Id).
     """
 
     name: str
@@ -324,6 +325,7 @@ class ListenerSpec:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     access_log: bool = True
+    request_id: bool = False
     rate_limit: RateLimitSpec | None = None
     max_connections_per_client: int | None = None
     metrics_path: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from charon.base.names import Event, Metric
 from charon.config.snapshot import ServiceSpec, Snapshot
@@ -35,12 +36,13 @@ class DataPlane:
     def service(self, name: str) -> Service | None:
         return self.services.get(name)
 
-    def rate_limited(self, limit: str, client: str, now: float) -> None:
-        """Something was over ``limit``: count it, and say so at most once a second for each limit."""
+    def rate_limited(self, limit: str, client: str, now: float, **ids: Any) -> None:
+        """Something was over ``limit``: count it, and say so at most once a second for each limit. ``ids`` are what
+        names the request, where it has a name."""
         self.metrics.count(Metric.HTTP_RATE_LIMITED, (limit,))
         if now - self._told.get(limit, 0.0) >= 1.0:
             self._told[limit] = now
-            self.events.warning(Event.RATE_LIMITED, limit=limit, client=client)
+            self.events.warning(Event.RATE_LIMITED, limit=limit, client=client, **ids)
 
     def gauges(self) -> None:
         """Bring the gauges of endpoints up to date, before the counters are collected."""

@@ -1,8 +1,9 @@
 """The access log: one line for each request and each relayed connection.
 
 Its lines have the shape of the event log's, but do not pass through stdlib logging, which would cost several times
-what the rest of recording a request does. A field that has no value (``trace_id``, ``reason``, ``identity``) is left
-out. Paths, methods, client addresses and identities are a peer's bytes: they are bounded and escaped here.
+what the rest of recording a request does. A field that has no value (``trace_id``, ``request_id``, ``reason``,
+``identity``) is left out. Paths, methods, client addresses and identities are a peer's bytes: they are bounded and
+escaped here.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class AccessLog:
         protocol: str,
         trace_id: str | None = None,
         identity: str | None = None,
+        request_id: str | None = None,
     ) -> None:
         """One request ended. ``upstream`` is an endpoint's name or ``NO_UPSTREAM``; ``reason`` is a reason word.
 
@@ -96,6 +98,8 @@ class AccessLog:
         }
         if reason:
             line["reason"] = reason
+        if request_id:
+            line["request_id"] = request_id
         if trace_id:
             line["trace_id"] = trace_id
         if identity:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import pytest
 
 from charon.admin import openapi
+from charon.cli import main
 from tests.conftest import StartCharon
-from tests.harness.backends import ScriptedBackend
+from tests.harness.backends import ScriptedBackend, refused_address
 from tests.harness.browser import Browser, chromium
 from tests.harness.charon import CharonProcess
 from tests.harness.waiting import eventually
@@ -50,14 +52,15 @@ def charon(
                 {"path_prefix": "/limited", "service": "limited", "rate_limit": {"requests_per_second": 1},
                  "request_headers": {"set": {"Authorization": "Bearer sesame", "X-Team": "web"}}},
                 {"path_prefix": "/breaks", "service": ODD_NAME},
+                {"path_prefix": "/gone", "service": "gone"},
             ],
-            "target_service_name": "plain",
+            "target_service_name": "plain", "request_id": True,
         }],
         "services": {ODD_NAME: breaks},
         "retry": {"attempts": 0},
     }  # fmt: skip
     registry = dict.fromkeys(("plain", "limited", ODD_NAME), served.address)
-    return start_shared_charon(config, registry, workers=2)
+    return start_shared_charon(config, registry | {"gone": refused_address()}, workers=2)
 
 
 def over_tcp(charon: CharonProcess, path: str, token: str | None, method: str = "GET") -> tuple[int, Any]:
@@ -138,6 +141,38 @@ def test_the_configuration_is_shown_without_its_secrets(charon: CharonProcess) -
     assert listener["routes"][0]["request_headers"]["set"] == {"Authorization": "***", "X-Team": "web"}
     assert "sesame" not in text and READ not in text
     assert config["services"][ODD_NAME]["circuit_breaker"]["failure_threshold"] == 3
+
+
+def test_a_request_has_one_name_from_the_client_to_the_log(
+    charon: CharonProcess, served: ScriptedBackend, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = ask(charon, "/plain/x", "X-Request-Id: from-the-client")
+    assert answer.get("x-request-id") == "from-the-client"
+    assert served.requests[-1].get("x-request-id") == "from-the-client"
+    made = ask(charon, "/plain/x", "X-Request-Id: not, one name").get("x-request-id")
+    assert made is not None and len(made) == 32
+    assert served.requests[-1].get("x-request-id") == made
+    refused = ask(charon, "/gone/x", "X-Request-Id: to-be-explained")
+    assert (refused.status, refused.get("x-request-id")) == (502, "to-be-explained")
+    for name in ("from-the-client", made, "to-be-explained"):
+        charon.wait_for_event("http_request", request_id=name)
+    assert charon.wait_for_event("upstream_error", request_id="to-be-explained")["reason"] == "connect_refused"
+
+    log = tmp_path / "log"
+    log.write_text("\n".join(charon.raw_log()))
+    assert main.main(["explain", "to-be-explained", "--log", str(log)]) == 0
+    told = capsys.readouterr().out
+    assert "fell under the route /gone" in told and "try 1, gone at 127.0.0.1:" in told
+    assert "connect_refused: The upstream refused the connection." in told and "Start the service" in told
+
+
+def test_the_commands_show_the_same(charon: CharonProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ["--config", str(charon.config_path)]
+    assert main.main(["status", *config]) == 0
+    assert f"{ODD_NAME}  127.0.0.1:" in capsys.readouterr().out
+    assert main.main(["route", *config, "GET", "http://a/breaks/x"]) == 0
+    told = capsys.readouterr().out
+    assert f"  service {ODD_NAME}\n    127.0.0.1:" in told and "endpoints as they are now" in told
 
 
 @pytest.fixture(scope="module")
