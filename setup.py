@@ -34,6 +34,7 @@ setup(
     # 3.14.0 to 3.14.4 leak memory with every TLS connection.
     python_requires=">=3.11,!=3.14.0,!=3.14.1,!=3.14.2,!=3.14.3,!=3.14.4",
     install_requires=[
+        "cryptography>=43",
         "dnspython>=2.7",
         "gevent>=26.4",
         "orjson>=3.10",

@@ -36,13 +36,14 @@ def run(args: argparse.Namespace) -> int:
     from charon.cli.terminal import style_for
     from charon.cli.way import Asked, choose_listener, parse, way
     from charon.config.compile import listener_specs
+    from charon.config.compile_tls import Materials
     from charon.config.files import find_config
     from charon.config.load import load_config
 
     config = load_config(find_config(args.config), os.environ)
     try:
         asked = Asked.of(args.method, args.url, args.header)
-        spec = choose_listener(listener_specs(config), asked, args.listener)
+        spec = choose_listener(listener_specs(config, Materials()), asked, args.listener)
         head = parse(asked, spec)
     except ValueError as error:
         print(f"charon: {error}", file=sys.stderr)

@@ -5,7 +5,6 @@ import charon.net.patch  # noqa: F401 - before all others: they must import the 
 # isort: split
 import argparse
 import os
-import resource
 from typing import Any
 
 from charon.admin.app import AdminApp
@@ -18,6 +17,7 @@ from charon.config.settings import Settings
 from charon.daemon.inheritance import Inheritance
 from charon.daemon.notify import Notifier
 from charon.daemon.supervisor import AdminService, Supervisor
+from charon.net.capacity import raise_descriptor_limit
 from charon.telemetry.events import EventLog
 from charon.telemetry.sink import LogSink
 
@@ -25,7 +25,7 @@ from charon.telemetry.sink import LogSink
 def run(args: argparse.Namespace) -> int:
     """Run until stopped. Raises ConfigError or StartError."""
     notifier, inheritance = Notifier.of_this_process(os.environ), Inheritance.of_this_process(os.environ)
-    _raise_descriptor_limit()
+    raise_descriptor_limit()  # every connection takes one or two
     settings = read_settings(find_config(args.config))
     logging = settings.logging
     try:
@@ -41,12 +41,6 @@ def run(args: argparse.Namespace) -> int:
 
     Supervisor(settings, sink, events, serve_admin, inheritance, notifier).run()
     return 0
-
-
-def _raise_descriptor_limit() -> None:
-    """Every connection takes one or two; the soft limit is low for programs that still use select(2)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _serve_admin(supervisor: Supervisor, settings: Settings, events: EventLog, inherited: Any) -> AdminService:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from charon.base.units import format_duration
+from charon.base.units import format_duration, in_words
 from charon.cli.terminal import Cell, Style, columns
 
 State = Mapping[str, Any]
@@ -155,16 +155,27 @@ def _worker(one: State, generation: int, style: Style) -> list[Cell]:
     else:
         state = Cell("crash loop" if one["crash_loop"] else "starting", style.red)
     behind = "" if one["generation"] == generation else f"generation {one['generation']}"
+    trouble = [f"overloaded ({cause})" for cause in one.get("overloaded", ())]
+    if one.get("paused"):
+        trouble.append(f"accepts nothing for want of {one['paused']}")
     deaths = f"{one['deaths']} deaths" if one["deaths"] else ""
     connections = f"{one.get('connections', 0)} connections"
     pid = f"pid {one['pid']}" if one["pid"] is not None else ""
-    return [Cell(str(one["slot"])), Cell(pid), state, Cell(connections), Cell(behind), Cell(deaths, style.red)]
+    return [
+        Cell(str(one["slot"])),
+        Cell(pid),
+        state,
+        Cell(connections),
+        Cell(behind),
+        Cell(deaths, style.red),
+        Cell("; ".join(trouble), style.red),
+    ]
 
 
 def _certificate(one: State, style: Style) -> list[Cell]:
     days = one["days_left"]
-    left = f"{days:.0f} days left" if days >= 2 else f"{format_duration(round(days * 1440) * 60)} left"
-    mark = style.yellow if days < FEW_DAYS or one.get("problem") else style.green
-    cell = Cell("expired", style.red) if days <= 0 else Cell(left, mark)
-    who = one.get("identity") or ""
-    return [Cell(one["name"]), Cell(one.get("kind", "")), Cell(who), cell, Cell(one.get("problem") or "", style.red)]
+    trouble = one["problem"] or "; ".join(one["warnings"])
+    mark = style.yellow if days < FEW_DAYS or trouble else style.green
+    left = Cell("expired", style.red) if days <= 0 else Cell(f"{in_words(days * 86_400)} left", mark)
+    who = one["identity"] or one["name"]
+    return [Cell(one["kind"]), Cell(who), left, Cell(one["file"] or ""), Cell(trouble, style.red)]

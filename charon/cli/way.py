@@ -108,7 +108,8 @@ def way(
     lines += _rules(spec, route, head)
     if route is not None and route.redirect is not None:
         query = head.target[len(head.path) :]
-        location = Redirect(route.redirect).location(b"http", head.host, head.path, query)
+        scheme = b"http" if spec.tls is None else b"https"
+        location = Redirect(route.redirect).location(scheme, head.host, head.path, query)
         return [*lines, f"  redirected: {route.redirect.status}, Location: {location.decode('ascii')}"], True
     if route is None and spec.default_service is None:
         return [*lines, *_refused(NO_ROUTE, style)], False
@@ -223,6 +224,10 @@ def _treatment(spec: ListenerSpec, route: RouteSpec | None) -> list[str]:
         if limit is not None:
             paths = f" for {', '.join(limit.prefixes)}" if limit.prefixes else ""
             lines.append(f"  rate limit {limit.name}{paths}: {limit.rate:g}/s, burst {limit.burst}, by {limit.key}")
+    for access in (spec.access, route.access if route is not None else None):
+        if access is not None:
+            allow, deny = ", ".join(access.allow) or "everybody", ", ".join(access.deny)
+            lines.append(f"  lets in {allow}" + (f", but for {deny}" if deny else ""))
     if route is not None and route.timeout is not None:
         lines.append(f"  timeout {format_duration(route.timeout)}")
     if route is not None and route.retry is not None:

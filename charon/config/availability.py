@@ -10,23 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from charon.base.addresses import Upstream
-
 CONFIG_RELOAD: Final = True
 """Is a changed config.yaml brought into force without a restart? (The registry always is.)"""
-
-ENDPOINT_SCHEMES: Final = frozenset({None, "http"})
-"""Schemes that the address of an endpoint may be written with."""
 
 
 def never(value: object) -> bool:
     """A key that has no value meaning "off"."""
     return False
-
-
-def absent(value: object) -> bool:
-    """Off when nothing is given."""
-    return value is None or value == {} or value == [] or str(value).strip().lower() == "none"
 
 
 def disabled(block: object) -> bool:
@@ -60,20 +50,11 @@ class Later:
 
 NOT_YET: Final = (
     Later("tracing", disabled),
-    Later("tls", disabled),
-    Later("tls.upstream_tls", is_false),
     Later("intercept", disabled),
     Later("protocol", words=("auto",)),
 )
 
 REFUSAL: Final = "not available in this version"
-
-
-def scheme_refusal(upstream: Upstream) -> str | None:
-    """Why an endpoint cannot be reached as it is written; None when it can."""
-    if upstream.scheme in ENDPOINT_SCHEMES:
-        return None
-    return f"{upstream.scheme} to an endpoint is {REFUSAL}; write http://host:port or host:port"
 
 
 def unavailable(path: tuple[str | int, ...]) -> Later | None:

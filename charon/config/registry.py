@@ -11,7 +11,6 @@ from typing import Final
 from charon.base.addresses import Address, parse_upstream, plain_address
 from charon.base.errors import ConfigError
 from charon.base.units import quoted
-from charon.config import availability
 from charon.config.document import Document, KeyPath, Value, parse, read_text
 from charon.config.plain_registry import read_plain
 from charon.config.problems import nearest, render
@@ -19,15 +18,19 @@ from charon.config.problems import nearest, render
 HEAVIEST: Final = 65535
 """Largest weight of an address."""
 
+MIXED_SCHEMES: Final = "a service is reached over https:// at all of its addresses, or at none"
+
 _FORMS: Final = "write host:port, a list of them, or addresses: [{address: host:port, weight: 1}]"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One address of a service as it was written; names are not resolved yet. ``weight`` is relative, from 1."""
+    """One address of a service as it was written; names are not resolved yet. ``weight`` is relative, from 1. ``tls``:
+    it was written ``https://``."""
 
     address: Address
     weight: int = 1
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,8 @@ def _targets(document: Document, name: str, value: Value) -> tuple[Target, ...]:
         if target.address in seen:
             document.add((*path, index), f"{target.address} is given twice; give it once, with a weight")
         seen[target.address] = index
+        if targets and target.tls != targets[0].tls:
+            document.add((*path, index), MIXED_SCHEMES)
         targets.append(target)
     return tuple(targets)
 
@@ -145,8 +150,4 @@ def _parsed(document: Document, path: KeyPath, text: str, weight: int) -> Target
     except ValueError as error:
         document.add(path, str(error))
         return None
-    refusal = availability.scheme_refusal(upstream)
-    if refusal:
-        document.add(path, refusal)
-        return None
-    return Target(upstream.address, weight)
+    return Target(upstream.address, weight, upstream.scheme == "https")

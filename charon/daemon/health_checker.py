@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 
 from gevent.event import Event as Flag
 from gevent.pool import Pool
 
 from charon.base.errors import BadMessage, ExchangeFailed
-from charon.config.snapshot import EndpointSpec, HealthCheckSpec, ServiceSpec
+from charon.config.snapshot import ClientTlsSpec, EndpointSpec, HealthCheckSpec, ServiceSpec, TlsMaterial
 from charon.net.accept import why
 from charon.net.dial import dial
 from charon.net.stream import DeadlineExceeded, Stream
 from charon.net.tasks import spawn
+from charon.net.tls import Contexts, EndpointTls
 from charon.policy.health import Probe, first_delay, next_delay, observe
 from charon.wire.messages import HeadLimits, parse_response
 
@@ -35,13 +36,14 @@ OnResult = Callable[[str, EndpointSpec, bool, str], None]
 class _Target:
     """One endpoint under watch. ``due`` is when it is probed next (monotonic seconds)."""
 
-    __slots__ = ("due", "endpoint", "probe", "service", "spec", "watched")
+    __slots__ = ("due", "endpoint", "probe", "service", "spec", "tls", "watched")
 
     def __init__(self, service: str, endpoint: EndpointSpec, spec: HealthCheckSpec, due: float) -> None:
         self.service = service
         self.endpoint = endpoint
         self.spec = spec
         self.due = due
+        self.tls: ClientTlsSpec | None = None
         self.probe: Probe | None = None
         self.watched = True
 
@@ -58,15 +60,21 @@ class HealthChecker:
         self._targets: dict[str, dict[str, _Target]] = {}  # by service and endpoint
         self._heap: list[_Target] = []
         self._pool = Pool(AT_ONCE)
+        self._contexts = Contexts()
         self._wake = Flag()
         self._task = spawn("health checks", self._run)
 
     def __repr__(self) -> str:
         return f"<HealthChecker services={len(self._targets)} under way={len(self._pool)}>"
 
-    def watch(self, changed: Iterable[ServiceSpec], gone: Iterable[str]) -> None:
+    def watch(self, changed: Iterable[ServiceSpec], gone: Iterable[str], materials: Mapping[str, TlsMaterial]) -> None:
         """Probe the endpoints of ``changed`` services whose checks are on, and no others of theirs; those of services
-        that have ``gone`` no more. What is known of those that are kept stays."""
+        that have ``gone`` no more. What is known of those that are kept stays.
+
+        Where a service is spoken to under TLS so is the probe, with ``materials``. Raises ValueError, and changes
+        nothing, when one of those cannot be used.
+        """
+        self._contexts.use(materials)
         for name in gone:
             for target in self._targets.pop(name, {}).values():
                 target.watched = False
@@ -81,6 +89,7 @@ class HealthChecker:
                     target = known if known is not None else self._new(service.name, endpoint, check, now)
                     target.endpoint = endpoint
                     target.spec = check
+                    target.tls = service.tls
                     kept[endpoint.name] = target
             for name, target in before.items():
                 target.watched = name in self._targets.get(service.name, {})
@@ -120,7 +129,11 @@ class HealthChecker:
         spec = target.spec
         began = monotonic()
         try:
-            problem = probe(target.endpoint, spec)
+            # No session is kept: a probe that resumes one would not look at the certificate.
+            tls = None
+            if target.tls is not None:
+                tls = self._contexts.client(target.tls).to(target.service, target.endpoint)
+            problem = probe(target.endpoint, spec, tls)
             if target.watched:
                 self._conclude(target, problem)
         finally:  # whatever has happened, it is probed again
@@ -137,11 +150,14 @@ class HealthChecker:
             self._on_result(target.service, target.endpoint, target.probe.healthy, problem or "ok")
 
 
-def probe(endpoint: EndpointSpec, spec: HealthCheckSpec) -> str | None:
-    """Ask one endpoint once, within ``spec.timeout``. Returns why it is not well, or None when it is."""
+def probe(endpoint: EndpointSpec, spec: HealthCheckSpec, tls: EndpointTls | None = None) -> str | None:
+    """Ask one endpoint once, within ``spec.timeout``; under ``tls`` where that is given.
+
+    Returns why it is not well, or None when it is.
+    """
     cutoff = monotonic() + spec.timeout
     try:
-        stream = dial(endpoint.candidates, spec.timeout)
+        stream = dial(endpoint.candidates, spec.timeout, tls=tls)
     except ExchangeFailed as failure:
         return failure.detail or failure.reason.word
     try:

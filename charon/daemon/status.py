@@ -48,7 +48,7 @@ def status(supervisor: Supervisor, services: int | None = None, *, history: bool
         "services": services_status(supervisor, traffic, services),
         "services_total": supervisor.shared.count,
         "workers": workers,
-        "certificates": certificates_status(supervisor),
+        "certificates": supervisor.certificates.status(),
         "last_problem": supervisor.problems.last,
     }
 
@@ -95,11 +95,6 @@ def services_status(supervisor: Supervisor, traffic: Traffic, limit: int | None 
             endpoint["in_flight"] = int(in_flight.get((service, name), 0))
             endpoint.update(traffic.upstream(name))
     return found
-
-
-def certificates_status(supervisor: Supervisor) -> list[dict[str, Any]]:
-    """Every certificate and authority in use. None yet: TLS is not available in this version."""
-    return []
 
 
 def _total(workers: list[dict[str, Any]], key: str) -> int:

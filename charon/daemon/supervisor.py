@@ -21,10 +21,12 @@ from charon import __version__
 from charon.base.clock import Clock, SystemClock
 from charon.base.errors import ConfigError, StartError
 from charon.base.names import Event, Metric
+from charon.config.certificates import with_public
 from charon.config.reader import read_settings
 from charon.config.service_table import ServiceTable
 from charon.config.settings import Settings
 from charon.config.snapshot import ListenerSpec, Snapshot
+from charon.daemon.certificate_keeper import CertificateKeeper, Kept
 from charon.daemon.inheritance import Inheritance, stored_name
 from charon.daemon.listeners import ListenerSockets, Sockets, close_all
 from charon.daemon.notify import Notifier
@@ -114,6 +116,7 @@ class Supervisor:
         self._dropped = 0
         self.registry: RegistryFile | None = None
         self._directory = self._make_directory(settings)
+        self.certificates = CertificateKeeper(events, self.totals, self.clock, self._services_changed)
         self._watch = FileWatch(Path(settings.file), "config-watch", spawn, self._file_changed, self.clock)
         self._watch.look()
 
@@ -159,6 +162,7 @@ class Supervisor:
         predecessor = self.inheritance.predecessor
         if predecessor is None:
             self._admin = self._serve_admin(self, None)
+        self.certificates.adopt(self.certificates.prepare(settings.certificates))
         self._directory.start()
         self.snapshot = self._compile(1)
         self.listeners.adopt(settings.listeners, self.listeners.prepare(settings.listeners))
@@ -184,7 +188,8 @@ class Supervisor:
     def _announce(self, spec: ListenerSpec) -> None:
         event = Event.TCP_SERVER_START if spec.protocol == "tcp" else Event.HTTP_SERVER_START
         address = self.listeners.address(spec.name)
-        self.events.info(event, listener=spec.name, address=address, protocol=spec.protocol)
+        tls = spec.tls is not None
+        self.events.info(event, listener=spec.name, address=address, protocol=spec.protocol, tls=tls)
 
     def _beat(self) -> None:
         while not self.draining:
@@ -222,6 +227,7 @@ class Supervisor:
         self.listeners.close(for_good=self._successor is None and not self._notifier.present)
         self._watch.stop()
         self._directory.stop()
+        self.certificates.stop()
         self.shared.stop()
         timeout = self.settings.drain_timeout
         if self._successor is not None:
@@ -261,8 +267,9 @@ class Supervisor:
         return Directory(sources, resolver, self._services_changed, self.events, spawn)
 
     def _compile(self, generation: int) -> Snapshot:
-        services = self.shared.assign(self._directory.services(), self.settings)
-        snapshot = self.settings.snapshot(ServiceTable(services), generation, self._instance)
+        materials = with_public(self.certificates.materials())
+        services = self.shared.assign(self._directory.services(), self.settings, materials)
+        snapshot = self.settings.snapshot(ServiceTable(services), generation, self._instance, materials)
         pairs = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
         self.totals.set_endpoints(pairs)
         return snapshot
@@ -302,13 +309,14 @@ class Supervisor:
             self._notifier.reloading()
             try:
                 wanted = read_settings(Path(self.settings.file))
+                certificates = self.certificates.prepare(wanted.certificates)
                 opened = self.listeners.prepare(wanted.listeners)
             except ConfigError as error:
                 problems = error.problems
             except StartError as error:
                 problems = [f"{self.settings.file}: {error}"]
             else:
-                self._put_in_force(wanted, opened)
+                self._put_in_force(wanted, opened, certificates)
                 self._notifier.ready(self._line())
                 return []
             self._note_reload(problems)
@@ -316,10 +324,11 @@ class Supervisor:
             self._notifier.ready(self._line())
             return problems
 
-    def _put_in_force(self, wanted: Settings, opened: Sockets) -> None:
+    def _put_in_force(self, wanted: Settings, opened: Sockets, certificates: dict[str, Kept]) -> None:
         before = self.settings
         waiting = before.needs_restart(wanted)
         self.settings = settings = wanted.keeping(before, waiting)
+        self.certificates.adopt(certificates)  # at once: whatever snapshot comes next names them
         if (settings.static_services, settings.registry_file) != (before.static_services, before.registry_file):
             old, directory = self._directory, self._make_directory(settings)
             directory.start()

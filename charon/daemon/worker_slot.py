@@ -286,7 +286,7 @@ class WorkerSlot:
         kind = message["type"]
         self._silence = 0
         if kind == "report":
-            self.state = _state(message.get("state", {}))
+            self.state = _state(message["state"])
             self._totals.add(self.slot, message["delta"])
             self._problems.add_reported(message.get("problems", []), self.slot)
             self._answer(message["id"], True)
@@ -319,5 +319,10 @@ def _offers(shares: Sequence[Share]) -> Iterator[_Order]:
 
 
 def _state(said: dict[str, Any]) -> dict[str, Any]:
-    """What a worker says of its state, held to numbers: it is shown as it is."""
-    return {str(key): value for key, value in said.items() if isinstance(value, int | float)}
+    """What a worker says of its state, held to what it may be: it is shown as it is. Raises what _read expects."""
+    return {
+        "connections": int(said["connections"]),
+        "draining": int(said["draining"]),
+        "overloaded": [str(cause) for cause in said["overloaded"]],
+        "paused": None if said["paused"] is None else str(said["paused"]),
+    }

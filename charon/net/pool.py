@@ -61,9 +61,13 @@ class Pool:
                 stream.close()
         self._idle = kept
 
+    def close_idle(self) -> None:
+        """Close all idle connections."""
+        idle, self._idle = self._idle, []
+        for stream in idle:
+            stream.close()
+
     def close(self) -> None:
         """Close all idle connections and keep none from now on (the endpoint has left)."""
         self.closed = True
-        for stream in self._idle:
-            stream.close()
-        self._idle.clear()
+        self.close_idle()

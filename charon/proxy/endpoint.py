@@ -9,6 +9,7 @@ from charon.config.snapshot import EndpointSpec
 from charon.net.dial import Watch, dial
 from charon.net.pool import Pool
 from charon.net.stream import Stream
+from charon.net.tls import ClientTls, EndpointTls
 from charon.policy.balance import observe_latency, slow_start_factor
 from charon.policy.breaker import Admission
 from charon.shared.state import EndpointState
@@ -67,6 +68,7 @@ class Endpoint:
         "slow_start",
         "spec",
         "state",
+        "tls",
     )
 
     def __init__(self, service: str, spec: EndpointSpec, metrics: UpstreamMetrics) -> None:
@@ -79,6 +81,7 @@ class Endpoint:
         self.latency = 0.0
         self.slow_start = 0.0
         self._latency_at = 0.0
+        self.tls: EndpointTls | None = None
         self.state: EndpointState | None = None
         self.shared_in_flight: InFlight | None = None
 
@@ -117,7 +120,7 @@ class Endpoint:
         """A new connection, within ``timeout`` seconds; ``watch`` as for charon.net.dial. Raises ExchangeFailed."""
         start = monotonic()
         try:
-            stream = dial(self.spec.candidates, timeout, watch)
+            stream = dial(self.spec.candidates, timeout, watch, self.tls)
         except ExchangeFailed as failure:
             self.metrics.connect_failed(failure.reason.word)
             raise
@@ -133,6 +136,14 @@ class Endpoint:
         """Let what is known of its latency grow old: one slow answer must not keep an endpoint away for ever."""
         if self.latency and not self.in_flight:
             self.observe(0.0, now)
+
+    def secure(self, tls: ClientTls | None) -> None:
+        """Dial with ``tls`` from now on. The pool goes with the context: what is under way does not come back to it."""
+        before = None if self.tls is None else self.tls.shared
+        if tls is not before:
+            self.tls = None if tls is None else tls.to(self.service, self.spec)
+            self.pool.close()
+            self.pool = Pool()
 
     def leave(self) -> None:
         """The snapshot no longer names this endpoint: what is under way finishes, nothing new begins."""

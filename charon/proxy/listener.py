@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from charon.config.snapshot import ListenerSpec, RouteSpec, TimeoutOverrides, Timeouts
+from charon.net.tls import ServerTls
+from charon.policy.access import Access
 from charon.policy.routes import RouteTable
 from charon.proxy.route import Route
 from charon.proxy.stages import stages
@@ -18,6 +20,7 @@ class Listener:
 
     __slots__ = (
         "_timeouts",
+        "access",
         "access_log",
         "default",
         "default_service",
@@ -25,6 +28,7 @@ class Listener:
         "limiter",
         "max_body",
         "max_per_client",
+        "min_body_rate",
         "metrics_path",
         "name",
         "request_id",
@@ -32,11 +36,14 @@ class Listener:
         "spec",
         "stages",
         "timeouts",
+        "tls",
         "trusted",
     )
 
-    def __init__(self, spec: ListenerSpec, buckets: Buckets) -> None:
+    def __init__(self, spec: ListenerSpec, buckets: Buckets, tls: ServerTls | None = None) -> None:
         self.spec = spec
+        self.tls = tls
+        self.access = Access(spec.access) if spec.access is not None else None
         self.name = spec.name
         self.routes = RouteTable([Route(route, buckets) for route in spec.routes])
         self.default_service = spec.default_service
@@ -47,6 +54,7 @@ class Listener:
         self.trusted = TrustedPeers(spec.trusted_proxies)
         self.timeouts = spec.timeouts
         self.max_body = spec.limits.max_body_bytes
+        self.min_body_rate = spec.limits.min_body_rate
         self.max_per_client = spec.max_connections_per_client
         self.metrics_path = spec.metrics_path.encode("ascii") if spec.metrics_path else None
         self.access_log = spec.access_log

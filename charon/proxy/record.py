@@ -48,5 +48,6 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
             exchange.retries,
             reason.word if reason is not None else None,
             "HTTP/1.1" if version == 11 else "HTTP/1.0",
+            identity=connection.identity,
             request_id=exchange.request_id.decode("ascii") if exchange.request_id else None,
         )

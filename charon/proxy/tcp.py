@@ -9,24 +9,32 @@ from typing import Any
 from charon.base.errors import (
     CLIENT_ABORT,
     DRAINING,
+    IDENTITY_DENIED,
     INTERNAL,
+    NO_ROUTE,
+    OVERLOADED,
     RATE_LIMITED,
+    REQUEST_TIMEOUT,
     UNKNOWN_SERVICE,
+    BadMessage,
     Blame,
     ExchangeFailed,
     Reason,
 )
-from charon.base.names import NO_UPSTREAM, Event
-from charon.net.accept import peer_ip
+from charon.base.names import NO_UPSTREAM, Event, Metric
+from charon.net.accept import peer_ip, why
+from charon.net.deadlines import NEVER
 from charon.net.relay import Relay
-from charon.net.stream import Stream
+from charon.net.stream import DeadlineExceeded, Stream
 from charon.net.tasks import rename
+from charon.net.tls_stream import TlsStream
 from charon.policy.hashing import hash_key
 from charon.proxy.endpoint import Endpoint
 from charon.proxy.listener import Listener
 from charon.proxy.server import ProxyServer
 from charon.proxy.service import Service
 from charon.telemetry.metrics import OK
+from charon.wire.client_hello import parse_client_hello
 
 
 class TcpConnection:
@@ -37,7 +45,8 @@ class TcpConnection:
 
     def __init__(self, sock: RawSocket, address: Any, server: TcpServer) -> None:
         self.server = server
-        self.stream = Stream(sock)
+        self.stream = server.stream(sock)
+        self.identity: str | None = None
         self.client = peer_ip(address)
         self.endpoint: Endpoint | None = None
         self.dialing: Stream | None = None
@@ -51,6 +60,12 @@ class TcpConnection:
         reason: Reason | None = None
         rename(f"tcp {listener.name} {self.client}")
         try:
+            guard = self.server.plane.guard
+            if guard.shedding and guard.sheds():
+                raise ExchangeFailed(OVERLOADED, "the worker has more to do than it can")
+            if isinstance(self.stream, TlsStream) and self.stream.peer_identity is not None:
+                self.identity = self.stream.peer_identity.spiffe
+            self._admit(listener)
             self._limit(listener, start)
             self._carry(listener)
             if self.relay is not None:
@@ -69,6 +84,8 @@ class TcpConnection:
             self.relay.end(DRAINING, "drain timeout")
         elif self.dialing is not None:
             self.dialing.interrupt(ExchangeFailed(DRAINING, "drain timeout"))
+        else:
+            self.stream.interrupt(ExchangeFailed(DRAINING, "drain timeout"))
 
     def notice_departure(self) -> None:
         """Called by the sweep: end what goes on for a client that has reset its connection."""
@@ -83,6 +100,12 @@ class TcpConnection:
     def refuse(self, reason: Reason) -> None:
         self._record(self.server.listener, 0.0, reason)
 
+    def _admit(self, listener: Listener) -> None:
+        """Raises ExchangeFailed for an identity that the listener does not let in."""
+        if listener.access is not None and not listener.access.allows(self.identity):
+            self.server.plane.metrics.count(Metric.AUTHORIZATION_DENIED, (listener.name, ""))
+            raise ExchangeFailed(IDENTITY_DENIED, self.identity or "no identity")
+
     def _limit(self, listener: Listener, now: float) -> None:
         """Connections per second. Raises ExchangeFailed when there have been enough."""
         limiter = listener.limiter
@@ -94,20 +117,53 @@ class TcpConnection:
             raise ExchangeFailed(RATE_LIMITED, limiter.spec.name)
 
     def _carry(self, listener: Listener) -> None:
-        service = self.server.plane.service(listener.default_service or "")
+        name, early = listener.default_service, b""
+        if not listener.routes.empty:
+            server_name, early = self._server_name(listener)
+            found = listener.routes.match(server_name.encode("ascii"), b"/") if server_name else None
+            name = name if found is None else found.service
+            if name is None:
+                raise ExchangeFailed(NO_ROUTE, server_name or "no server name")
+        service = self.server.plane.service(name or "")
         if service is None or not service.known:
-            raise ExchangeFailed(UNKNOWN_SERVICE, listener.default_service or "")
+            raise ExchangeFailed(UNKNOWN_SERVICE, name or "")
         timeouts = listener.timeouts_for(service.spec.timeouts, None)
         self._connect(service, timeouts.connect)
         assert self.endpoint is not None
         assert self.upstream is not None
         self.endpoint.in_flight += 1
         try:
-            self.relay = Relay(self.stream, self.upstream, timeouts.idle)
+            self.relay = Relay(self.stream, self.upstream, timeouts.idle, early)
             self.relay.run(f"tcp {listener.name} {self.client} up")
         finally:
             self.endpoint.in_flight -= 1
             service.done(self.endpoint)
+
+    def _server_name(self, listener: Listener) -> tuple[str | None, bytes]:
+        """The server name that the client's TLS begins with, and all that was read to find it.
+
+        Raises ExchangeFailed.
+        """
+        stream = self.stream
+        stream.cutoff = monotonic() + listener.timeouts.tls_handshake
+        data = b""
+        try:
+            while True:
+                more = stream.read_later(NEVER)
+                if not more:
+                    raise ExchangeFailed(CLIENT_ABORT, "closed before its server name")
+                data += more
+                hello = parse_client_hello(data)
+                if hello is not None:
+                    return hello.server_name, data
+        except DeadlineExceeded:
+            raise ExchangeFailed(REQUEST_TIMEOUT, "no server name in time") from None
+        except BadMessage as bad:
+            raise ExchangeFailed(bad.reason, bad.detail) from None
+        except OSError as error:
+            raise ExchangeFailed(CLIENT_ABORT, why(error)) from None
+        finally:
+            stream.cutoff = NEVER
 
     def _connect(self, service: Service, timeout: float) -> None:
         """Connect to the first endpoint that accepts. Raises ExchangeFailed when none does.
@@ -172,7 +228,14 @@ class TcpConnection:
         plane.metrics.tcp_connection(listener.name, upstream, word or OK, seconds)
         if listener.access_log:
             plane.access_log.tcp(
-                listener.name, self.client, upstream, seconds, self.stream.received, self.stream.sent, word
+                listener.name,
+                self.client,
+                upstream,
+                seconds,
+                self.stream.received,
+                self.stream.sent,
+                word,
+                self.identity,
             )
 
 
@@ -181,6 +244,9 @@ class TcpServer(ProxyServer):
 
     def make(self, sock: RawSocket, address: Any) -> TcpConnection:
         return TcpConnection(sock, address, self)
+
+    def endless(self) -> list[TcpConnection]:
+        return [connection for connection in self.connections if connection.relay is not None]
 
     def sweep(self, now: float) -> None:
         for connection in tuple(self.connections):

@@ -129,6 +129,7 @@ class WorkerMetrics:
         self._listeners: dict[str, ListenerMetrics] = {}
         self._upstreams: dict[tuple[str, str], UpstreamMetrics] = {}
         self._counters: dict[str, dict[tuple[str, ...], float]] = {}
+        self._gauges: dict[str, dict[tuple[str, ...], float]] = {}
         self._totals: dict[tuple[str, tuple[str, ...]], float] = {}
         self._retained: set[tuple[str, str]] | None = None
 
@@ -174,6 +175,15 @@ class WorkerMetrics:
             labels = (OVERFLOW,) * len(labels)
         series[labels] = series.get(labels, 0) + amount
 
+    def gauge(self, family: str, labels: tuple[str, ...], value: float) -> None:
+        """Set any other gauge, for the next collection only: what is not set again is gone. ValueError as above."""
+        known = FAMILIES.get(family)
+        if known is None or known.kind != "gauge" or len(known.labels) != len(labels):
+            raise ValueError(f"{family} is not a gauge with {len(labels)} labels")
+        series = self._gauges.setdefault(family, {})
+        if labels in series or len(series) < self._max_series:
+            series[labels] = value
+
     def count_up_to(self, family: str, labels: tuple[str, ...], total: float) -> None:
         """Add to a counter what ``total``, which is kept elsewhere and only grows, grew by since the last call."""
         grown = total - self._totals.get((family, labels), 0)
@@ -197,6 +207,9 @@ class WorkerMetrics:
             for labels, amount in series.items():
                 counters.setdefault(family, []).append([list(labels), amount])
             series.clear()
+        for family, series in self._gauges.items():
+            gauges[family] = [[list(labels), value] for labels, value in series.items()]
+        self._gauges.clear()
         self._forget_left()
         return {"counters": counters, "histograms": histograms, "gauges": gauges}
 

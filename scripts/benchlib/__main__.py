@@ -13,7 +13,11 @@ from statistics import median
 from scripts.benchlib.peers import PEERS
 from scripts.benchlib.procs import LOAD_CORES, PEER_CORES, BenchError, prepare
 from scripts.benchlib.runner import Result, run
-from scripts.benchlib.workloads import WORKLOADS, Options
+from scripts.benchlib.tls_workloads import Https, HttpsNew
+from scripts.benchlib.workloads import Http, HttpFull, Memory, Options, TcpBulk, TcpMessages, Workload
+
+KINDS = (Http, HttpFull, Https, HttpsNew, TcpBulk, TcpMessages, Memory)
+WORKLOADS: dict[str, type[Workload]] = {kind.name: kind for kind in KINDS}
 
 REFERENCES = ("envoy", "nginx")
 _NUMBERS = {  # option: default, meaning

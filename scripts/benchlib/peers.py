@@ -19,7 +19,7 @@ NEVER_REACHED = 1_000_000
 class Setup:
     """One listener before one backend, both on 127.0.0.1, one worker; with ``access_log``, a JSON line a request."""
 
-    mode: str  # http or tcp
+    mode: str  # http, https or tcp
     listen: int
     backend: int
     access_log: bool
@@ -33,6 +33,23 @@ class Setup:
     def write(self, name: str, text: str) -> str:
         (self.folder / name).write_text(text)
         return str(self.folder / name)
+
+
+class Certificate:
+    """The one that every peer shows, in the folder of the run, which is above that of the setup."""
+
+    cert, key = "cert.pem", "key.pem"
+
+    @classmethod
+    def make(cls, folder: Path) -> None:
+        (folder / cls.key).touch(0o600)
+        argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        argv += ["-subj", "/CN=bench.test", "-days", "2", "-keyout", cls.key, "-out", cls.cert]
+        subprocess.run(argv, cwd=folder, check=True, capture_output=True)
+
+    @classmethod
+    def of(cls, setup: Setup) -> tuple[str, str]:
+        return str(setup.folder.parent / cls.cert), str(setup.folder.parent / cls.key)
 
 
 class Peer:
@@ -67,7 +84,11 @@ class Charon(Peer):
     }
 
     def command(self, setup: Setup) -> list[str]:
-        listener = {"name": "bench", "address": f"127.0.0.1:{setup.listen}", "protocol": setup.mode}
+        listener: dict[str, Any] = {"name": "bench", "address": f"127.0.0.1:{setup.listen}"}
+        listener["protocol"] = "tcp" if setup.mode == "tcp" else "http"
+        if setup.mode == "https":
+            cert, key = Certificate.of(setup)
+            listener["tls"] = {"enabled": True, "cert_file": cert, "key_file": key, "client_auth": "none"}
         config = {
             **self.protection,
             "workers": 1,
@@ -189,7 +210,7 @@ _NGINX_PROXY = """
   access_log LOG;
   upstream backend { server 127.0.0.1:BACKEND; keepalive 64; keepalive_requests 1000000000; keepalive_timeout 1h; }
   server {
-    listen 127.0.0.1:LISTEN;
+    listen 127.0.0.1:LISTEN TLS;
     location / {
       proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection "";
       proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
@@ -219,7 +240,12 @@ class Nginx(Peer):
     version_argv = ("nginx", "-v")
 
     def command(self, setup: Setup) -> list[str]:
-        text = _NGINX + _NGINX_HTTP + _NGINX_PROXY
+        tls = ""
+        if setup.mode == "https":
+            tls = "ssl; ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv1.2 TLSv1.3".format(
+                *Certificate.of(setup)
+            )
+        text = _NGINX + _NGINX_HTTP + _NGINX_PROXY.replace("TLS", tls)
         if setup.mode == "tcp":
             text = f"load_module /usr/lib/nginx/modules/ngx_stream_module.so; {_NGINX} {_NGINX_STREAM}"
         log = f"{setup.log} json buffer=64k flush=1s" if setup.access_log else "off"

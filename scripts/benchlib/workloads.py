@@ -90,6 +90,7 @@ class Http(Workload):
     name = "http"
     text = "HTTP keep-alive, {connections} connections, 100-byte answers, {log}"
     logged = True
+    scheme = "http"
     columns = (
         Column("cpu_us", "CPU µs/request", 1, ratio=True),
         Column("per_second", "requests/s", 0),
@@ -122,8 +123,11 @@ class Http(Workload):
     def _wrk(self, port: int, seconds: int) -> dict[str, float]:
         (self.folder / "wrk.lua").write_text(self.script)
         argv = ["wrk", "-t1", f"-c{self.options.connections}", f"-d{seconds}s", "-s", str(self.folder / "wrk.lua")]
+        argv.append(f"{self.scheme}://127.0.0.1:{port}/")
         try:
-            ran = subprocess.run([*argv, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=False)
+            ran = subprocess.run(
+                [*argv, f"{self.scheme}://127.0.0.1:{port}/"], capture_output=True, text=True, check=False
+            )
         except FileNotFoundError as missing:
             raise BenchError("wrk is not installed") from missing
         _before, mark, report = ran.stdout.partition("REPORT ")
@@ -228,6 +232,3 @@ class Memory(Workload):
             if abs(last - previous) <= previous / 1000:
                 break
         return last
-
-
-WORKLOADS: dict[str, type[Workload]] = {kind.name: kind for kind in (Http, HttpFull, TcpBulk, TcpMessages, Memory)}

@@ -73,17 +73,19 @@ def test_trouble_is_said_and_coloured() -> None:
         "registry": {"file": "r.yaml", "ok": False, "loaded_at": 0, "problems": ["r.yaml:1: no"]},
         "last_reload": {"ok": False, "at": 0, "problems": ["c.yaml:2: listen_port: no"], "digest": "d"},
         "certificates": [
-            {"name": "web", "kind": "certificate", "identity": None, "days_left": -1.0, "problem": "late"},
-            {"name": "ca", "kind": "authority", "identity": "spiffe://x", "days_left": 0.1},
+            {"name": "web", "kind": "certificate", "identity": None, "days_left": -1.0, "problem": "late",
+             "warnings": [], "file": "web.pem"},
+            {"name": "ca", "kind": "authority", "identity": "spiffe://x", "days_left": 0.1, "problem": None,
+             "warnings": ["a", "b"], "file": "ca.pem"},
         ],
     }  # fmt: skip
     plain = "\n".join(table(state, Style(False)))
     for said in ("not ready: not all workers are ready", "  r.yaml:1: no", "refused", "  c.yaml:2: listen_port: no"):
         assert said in plain
-    assert "  web  certificate              expired     late\n" in plain + "\n"
-    assert "  ca   authority    spiffe://x  2h24m left" in plain
+    assert "  certificate  web         expired" in plain and "web.pem  late\n" in plain + "\n"
+    assert "  authority    spiffe://x  2 hours left" in plain and "ca.pem   a; b" in plain
     coloured = "\n".join(table(state, Style(True)))
-    assert "\033[31mexpired\033[0m" in coloured and "\033[33m2h24m left\033[0m" in coloured
+    assert "\033[31mexpired\033[0m" in coloured and "\033[33m2 hours left\033[0m" in coloured
     assert "\033[31mdown\033[0m" in coloured
 
 

@@ -40,6 +40,8 @@ function drawWorkers(state) {
     state.workers.map((one) => [
       String(one.slot),
       one.crash_loop ? {tone: "bad", text: "crash loop"} : !one.ready ? {tone: "warn", text: "starting"}
+        : one.paused ? {tone: "bad", text: `no ${one.paused} left`}
+        : (one.overloaded || []).length ? {tone: "warn", text: `overloaded: ${one.overloaded.join(", ")}`}
         : one.generation < state.generation ? {tone: "warn", text: "behind"} : {tone: "good", text: "ready"},
       one.pid === null ? "–" : String(one.pid), String(one.connections || 0), String(one.deaths),
     ])));
@@ -69,12 +71,12 @@ function drawChange(state) {
 
 function drawCertificates(state) {
   const days = (one) => one.days_left <= 0 ? {tone: "bad", text: "expired"}
-    : {tone: one.days_left < 0.25 || one.problem ? "warn" : "good", text: one.days_left < 2 ? duration(one.days_left * 86400) : `${Math.floor(one.days_left)} days`};
-  const key = state.certificates.map((one) => [one.name, one.kind, one.identity, one.file, one.not_after, days(one).text, one.problem]);
+    : {tone: one.days_left < 0.25 || one.problem || one.warnings.length ? "warn" : "good", text: one.days_left < 2 ? duration(one.days_left * 86400) : `${Math.floor(one.days_left)} days`};
+  const key = state.certificates.map((one) => [one.name, one.kind, one.identity, one.file, one.not_after, days(one).text, one.problem, one.warnings]);
   redraw("certificates", key, (into) => {
     if (!state.certificates.length) put(into, "p", {class: "none", text: "None is in use."});
-    else table(into, [["name", "wide"], ["kind", ""], ["identity", "mono wide"], ["left", ""], ["expires", ""]],
-      state.certificates.map((one) => [one.name, one.kind || "", one.identity || "–", days(one), when(one.not_after)]));
+    else table(into, [["name", "wide"], ["kind", ""], ["identity", "mono wide"], ["left", ""], ["expires", ""], ["", "wide"]],
+      state.certificates.map((one) => [one.name, one.kind, one.identity || "–", days(one), when(one.not_after), one.problem || one.warnings.join("; ")]));
   });
 }
 

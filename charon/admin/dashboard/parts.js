@@ -37,6 +37,8 @@ function judge(state) {
   }
   for (const one of state.workers) {
     if (one.crash_loop) bad.push([`worker ${one.slot} dies again and again`, "its last words are in the log"]);
+    if (one.paused) bad.push([`worker ${one.slot} accepts no connections`, `there is no ${one.paused} left`]);
+    else if ((one.overloaded || []).length) warn.push([`worker ${one.slot} turns work away`, `too much: ${one.overloaded.join(", ")}`]);
   }
   const traffic = state.traffic;
   if (traffic.error_rate >= 0.05 && traffic.errors_per_second >= 0.1) {
@@ -45,7 +47,7 @@ function judge(state) {
   if (state.last_reload.ok === false) warn.push(["the last reload was refused", state.last_reload.problems[0]]);
   if (state.registry && !state.registry.ok) warn.push(["the registry file cannot be used", state.registry.problems[0]]);
   for (const one of state.certificates) {
-    const name = `the ${one.kind || "certificate"} ${one.name}`;
+    const name = `the ${one.kind} ${one.name}`;
     if (one.days_left <= 0) bad.push([`${name} has expired`, one.problem]);
     else if (one.problem) warn.push([`${name} has a problem`, one.problem]);
     else if (one.days_left < 0.25) warn.push([`${name} expires in ${duration(one.days_left * 86400)}`]);

@@ -11,7 +11,7 @@ from charon.config.schema.routes import Route
 from charon.config.schema.section import Section, block, setting
 from charon.config.schema.services import NOT_IN_LISTENERS
 from charon.config.schema.timeouts import Timeouts
-from charon.config.schema.tls import Tls
+from charon.config.schema.tls import Access, Tls
 from charon.config.schema.values import (
     Boolean,
     Choice,
@@ -36,8 +36,8 @@ class Traffic(Section):
     )
     target_service_addr: OptionalStaticTarget = setting(
         "none",
-        "Address (`host:port`, `http://host:port` or `unix:/path`) that is used when no route matches, for a service "
-        "that is in no registry.",
+        "Address (`host:port`, `http(s)://host:port` or `unix:/path`) that is used when no route matches, for a "
+        "service that is in no registry.",
         example="localhost:9091",
     )
     routes: tuple[Route, ...] = setting((), "Rules for HTTP requests, from top to bottom; the first match wins.")
@@ -56,7 +56,8 @@ class Traffic(Section):
     limits: Limits = block(Limits, "How much a listener takes on.")
     metrics: Metrics = block(Metrics, "Where Prometheus finds the metrics.")
     rate_limit: RateLimit = block(RateLimit, "How many requests are let through.")
-    tls: Tls = block(Tls, "TLS on both sides.")
+    tls: Tls = block(Tls, "TLS towards clients.")
+    access: Access = block(Access, "Which clients may use the listener, by identity.")
 
 
 class Listener(Traffic):

@@ -11,7 +11,7 @@ from charon.config.schema.limits import ServiceLimits
 from charon.config.schema.retry import Retry
 from charon.config.schema.section import Section, block, setting
 from charon.config.schema.timeouts import ServiceTimeouts
-from charon.config.schema.tls import Tls
+from charon.config.schema.tls import ServiceTls
 from charon.config.schema.values import StaticTarget
 
 
@@ -36,10 +36,10 @@ class Service(Treatment):
 
     addresses: tuple[StaticTarget, ...] = setting(
         (),
-        "Addresses (`host:port`, `http://host:port`, `unix:/path`) of the service. It then needs no entry in the "
+        "Addresses (`host:port`, `http(s)://host:port`, `unix:/path`) of the service. It then needs no entry in the "
         "registry, and one there is not looked at.",
         example=["10.0.0.5:80", "10.0.0.6:80"],
     )
     limits: ServiceLimits = block(ServiceLimits, "How much the endpoints of this service are given.")
     timeouts: ServiceTimeouts = block(ServiceTimeouts, "How long Charon waits for this service.")
-    tls: Tls = block(Tls, "As at the top level, for this service.")
+    tls: ServiceTls = block(ServiceTls, "TLS towards this service.")
