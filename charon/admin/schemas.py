@@ -77,8 +77,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         ),
         config_file=text(),
         config_digest=text("Tells one configuration from another."),
-        log_file=maybe(text(), "Null for standard output."),
-        log_level=text(),
+        log=ref("Log"),
         last_reload={**ref("Reloaded"), "description": _CHANGE},
         last_upgrade={**ref("Upgraded"), "description": _CHANGE},
         registry=maybe(ref("Registry")),
@@ -186,6 +185,13 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "warnings": arr(text()),
         },
     },
+    "Log": obj(
+        "The log.",
+        file=maybe(text(), "Null for standard output."),
+        level=text(),
+        lines_dropped=integer("Given up since the start, as they could not be written in time."),
+        write_errors=integer("Failures to write since the start."),
+    ),
     "Registry": obj(
         "The registry file.",
         file=text(),

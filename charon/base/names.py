@@ -62,6 +62,7 @@ class Metric:
 
     HTTP_REQUESTS: Final = "charon_http_requests_total"
     HTTP_LATENCY: Final = "charon_http_request_latency_seconds"
+    HTTP_FAILURES: Final = "charon_http_request_failures_total"
     HTTP_RETRIES: Final = "charon_http_retries_total"
     HTTP_RATE_LIMITED: Final = "charon_http_rate_limited_total"
     RETRY_BUDGET_EXHAUSTED: Final = "charon_http_retry_budget_exhausted_total"
@@ -73,7 +74,7 @@ class Metric:
     LISTENER_REQUESTS: Final = "charon_listener_requests_total"
     LISTENER_ERRORS: Final = "charon_listener_request_errors_total"
     CONNECTIONS: Final = "charon_listener_connections"
-    CONNECTIONS_TOTAL: Final = "charon_listener_connections_total"
+    CONNECTIONS_TOTAL: Final = "charon_listener_accepted_connections_total"
     ACCEPT_ERRORS: Final = "charon_listener_accept_errors_total"
     TLS_HANDSHAKES: Final = "charon_tls_handshakes_total"
     AUTHORIZATION_DENIED: Final = "charon_authorization_denied_total"
@@ -105,5 +106,6 @@ class Metric:
     CERTIFICATE_NOT_AFTER: Final = "charon_certificate_not_after_timestamp_seconds"
     CERTIFICATE_FAILURES: Final = "charon_certificate_failures_total"
     LOG_DROPPED: Final = "charon_log_lines_dropped_total"
+    LOG_WRITE_ERRORS: Final = "charon_log_write_errors_total"
     BUILD_INFO: Final = "charon_build_info"
     START_TIME: Final = "charon_start_time_seconds"

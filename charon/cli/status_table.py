@@ -35,6 +35,10 @@ def _head(state: State, style: Style) -> list[str]:
     draining = state["draining_connections"]
     lines.append(f"{state['connections']} connections" + (f", {draining} of them to finish" if draining else ""))
     lines.append(f"configuration {state['config_file']} {state['config_digest']}, generation {state['generation']}")
+    log = state["log"]
+    if log["lines_dropped"] or log["write_errors"]:
+        trouble = f"{log['write_errors']} failures to write, {log['lines_dropped']} lines dropped"
+        lines.append(f"log {log['file'] or 'on standard output'}: {style.red(trouble)}")
     registry = state["registry"]
     if registry is not None and not registry["ok"]:
         lines.append(f"registry {registry['file']}: {style.red('the last good one is in force')}")

@@ -36,6 +36,8 @@ def compile_settings(config: Config) -> Settings:
             format=root.logging.format,
             environment=root.logging.environment,
             file=None if config.log_file is None else str(config.log_file),
+            sample=root.logging.sample,
+            exclude_paths=root.logging.exclude_paths,
         ),
         workers=config.worker_count,
         drain_timeout=root.drain_timeout,

@@ -73,7 +73,7 @@ class Settings:
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
         """The keys of ``changed`` that differ and cannot be put in force while Charon runs."""
         found = [key for key, field in _RESTART.items() if getattr(self, field) != getattr(changed, field)]
-        if replace(self.logging, level=changed.logging.level) != changed.logging:
+        if self.logging.needs_restart(changed.logging):
             found.append("logging")
         return tuple(found)
 
@@ -81,7 +81,8 @@ class Settings:
         """These settings, with those of ``before`` for ``keys``."""
         kept = {_RESTART[key]: getattr(before, _RESTART[key]) for key in keys if key in _RESTART}
         if "logging" in keys:
-            kept["logging"] = replace(before.logging, level=self.logging.level)
+            old = before.logging
+            kept["logging"] = replace(self.logging, format=old.format, environment=old.environment, file=old.file)
         return replace(self, **kept)
 
     def snapshot(

@@ -383,12 +383,19 @@ class ListenerSpec:
 
 @dataclass(frozen=True, slots=True)
 class LoggingSpec:
-    """``file`` is an absolute path, or None for standard output. ``format`` is ``json`` or ``console``."""
+    """``file`` is an absolute path, or None for standard output. ``format`` is ``json`` or ``console``. ``sample`` (0
+    to 1) is the share of access lines that are written, ``exclude_paths`` are prefixes of paths without such lines."""
 
     level: str = "info"
     format: str = "json"
     environment: str = "production"
     file: str | None = None
+    sample: float = 1.0
+    exclude_paths: tuple[str, ...] = ()
+
+    def needs_restart(self, changed: LoggingSpec) -> bool:
+        """Whether ``changed`` differs in what is read at start only."""
+        return (self.format, self.environment, self.file) != (changed.format, changed.environment, changed.file)
 
 
 @dataclass(frozen=True, slots=True)

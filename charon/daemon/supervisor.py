@@ -113,7 +113,7 @@ class Supervisor:
         self._successor: Successor | None = None
         self._stop = Flag()
         self._hurry = Flag()
-        self._dropped = 0
+        self._log_troubles = {Metric.LOG_DROPPED: 0, Metric.LOG_WRITE_ERRORS: 0}
         self.registry: RegistryFile | None = None
         self._directory = self._make_directory(settings)
         self.certificates = CertificateKeeper(events, self.totals, self.clock, self._services_changed)
@@ -270,8 +270,8 @@ class Supervisor:
         materials = with_public(self.certificates.materials())
         services = self.shared.assign(self._directory.services(), self.settings, materials)
         snapshot = self.settings.snapshot(ServiceTable(services), generation, self._instance, materials)
-        pairs = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
-        self.totals.set_endpoints(pairs)
+        endpoints = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
+        self.totals.retain(endpoints, snapshot.services, [listener.name for listener in snapshot.listeners])
         return snapshot
 
     def _services_changed(self) -> None:
@@ -392,7 +392,7 @@ class Supervisor:
         if self.registry is not None:
             self.totals.registry_loaded(self.registry.last_reload_successful, self.registry.last_success_time)
         self.totals.workers(self.workforce.serving)
-        self._count_dropped()
+        self._count_log_troubles()
         self.shared.gauges()
         self.workforce.ask("report")
 
@@ -406,11 +406,10 @@ class Supervisor:
         self.settings = replace(self.settings, logging=replace(self.settings.logging, level=level))
         self._services_changed()
 
-    def _count_dropped(self) -> None:
-        dropped = self.sink.dropped
-        if dropped > self._dropped:
-            self.totals.count(Metric.LOG_DROPPED, (), dropped - self._dropped)
-            self._dropped = dropped
+    def _count_log_troubles(self) -> None:
+        for name, seen in {Metric.LOG_DROPPED: self.sink.dropped, Metric.LOG_WRITE_ERRORS: self.sink.errors}.items():
+            self.totals.count(name, (), seen - self._log_troubles[name])
+            self._log_troubles[name] = seen
 
     def not_ready(self) -> str | None:
         """Why Charon is not serving, or None when it is."""
@@ -425,7 +424,7 @@ class Supervisor:
 
         ``history`` adds the rates of the last minute, sample by sample.
         """
-        self.workforce.ask("report")
+        self.refresh()
         return status(self, services, history=history)
 
     def problems_since(self, number: int) -> dict[str, Any]:

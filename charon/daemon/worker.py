@@ -42,6 +42,7 @@ from charon.proxy.tcp import TcpServer
 from charon.shared.table import SharedTable
 from charon.telemetry.access_log import AccessLog
 from charon.telemetry.events import EventLog
+from charon.telemetry.ledger import Ledger
 from charon.telemetry.metrics import WorkerMetrics
 from charon.telemetry.problems import Problems
 from charon.telemetry.sink import LogSink
@@ -50,7 +51,7 @@ SWEEP_SECONDS = 0.2
 """How often clients that left are looked for."""
 
 REPORT_SECONDS = 1.0
-"""How often counters go to the supervisor unasked, and idle connections are looked at."""
+"""How often gauges go to the supervisor unasked, and idle connections are looked at."""
 
 # The data path makes few cycles; with the default thresholds the collector would walk every open connection often.
 _GC_THRESHOLDS = (50_000, 20, 50)
@@ -60,7 +61,7 @@ class Worker:
     """Does what the channel says until it is told to drain, or the supervisor is gone."""
 
     def __init__(self, channel: Channel, hello: dict[str, Any], descriptors: list[int]) -> None:
-        """``hello`` is the supervisor's first message; ``descriptors`` are those of the shared table."""
+        """``hello`` is the supervisor's first message; ``descriptors`` are those of the shared table and the ledger."""
         self.channel = channel
         self.slot = slot = int(hello["slot"])
         self.slots = int(hello["slots"])
@@ -72,7 +73,7 @@ class Worker:
         self.problems = Problems()
         self.events.watch(self.problems.add)
         self.access_log.on_problem = self.problems.add
-        metrics = WorkerMetrics()
+        metrics = WorkerMetrics(Ledger(descriptors[-1]))
         table = SharedTable(descriptors[0], self.slots, (descriptors[1], descriptors[2]))
         sharing = Sharing(table, slot, bytes.fromhex(hello["secret"]), metrics, self.events)
         self.capacity = Capacity(raise_descriptor_limit())
@@ -145,6 +146,7 @@ class Worker:
         self._drain_timeout = snapshot.drain_timeout
         self.events.set_level(snapshot.logging.level)
         self.access_log.set_level(snapshot.logging.level)
+        self.access_log.choose(snapshot.logging.sample, snapshot.logging.exclude_paths)
         admin = ServiceSpec(
             METRICS_SERVICE, (EndpointSpec(METRICS_SERVICE, (SocketAddress(snapshot.admin_socket, 0),)),)
         )
@@ -240,6 +242,7 @@ class Worker:
             server.count_bytes()
         self.plane.gauges(servers)
         self.plane.metrics.count_up_to(Metric.LOG_DROPPED, (), self.sink.dropped)
+        self.plane.metrics.count_up_to(Metric.LOG_WRITE_ERRORS, (), self.sink.errors)
         state = self.plane.state(servers)
         report = {"type": "report", "id": request, "delta": self.plane.metrics.collect(), "state": state}
         problems = self.problems.take()

@@ -178,7 +178,7 @@ class Attempt:
             stream = self._dial()
         else:
             self.reused = True
-            endpoint.metrics.pool_reused += 1
+            endpoint.metrics.reused()
         self.stream = stream
         self._sent_before = stream.sent
         self.client.cutoff = self.exchange.cutoff

@@ -96,14 +96,15 @@ class HttpConnection(WSGIHandler):
 
     def refuse(self, reason: Reason) -> None:
         """Turn the client away before it has asked for anything. One that speaks TLS is not worth a handshake."""
+        listener = self.server.listener
+        exchange = Exchange(monotonic(), self.client, listener.default, listener.timeouts)
+        exchange.fail(reason, "")
+        exchange.status = reason.status
         try:
-            if isinstance(self.stream, TlsStream):
-                return
-            self.stream.write(local_answer(reason, retry_after=1), _LINGER)
-            self._close_gently()
-        except (DeadlineExceeded, OSError):
-            pass  # it is gone, or does not read: closing says the same
+            if not isinstance(self.stream, TlsStream) and self.answer(exchange, local_answer(reason, retry_after=1)):
+                self._close_gently()
         finally:
+            record_http(self, exchange, listener)
             self.stream.close()
 
     def _introduce(self, stream: TlsStream) -> None:

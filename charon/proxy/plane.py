@@ -45,7 +45,8 @@ class DataPlane:
         self.contexts.use(snapshot.materials)
         self.instance = snapshot.instance_id.encode("ascii")
         self.services.apply(snapshot.services, own)
-        self.metrics.retain_upstreams((e.service, e.name) for e in self.services.endpoints())
+        endpoints = [(endpoint.service, endpoint.name) for endpoint in self.services.endpoints()]
+        self.metrics.retain(endpoints, [listener.name for listener in snapshot.listeners])
 
     def service(self, name: str) -> Service | None:
         return self.services.get(name)

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from charon.base.errors import Blame
-from charon.base.names import NO_UPSTREAM
+from charon.base.names import NO_UPSTREAM, Metric
 
 if TYPE_CHECKING:
     from charon.proxy.exchange import Exchange
@@ -21,22 +21,23 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
     seconds = monotonic() - exchange.start
     head = exchange.head
     if head is not None:
-        method, path, version = head.method.decode("ascii"), head.path.decode("ascii"), head.version
+        method = head.method.decode("ascii")
     else:
-        method, path, version = "", "", 11
+        method = ""
     endpoint = exchange.endpoint
     upstream = endpoint.name if endpoint is not None else NO_UPSTREAM
     plane = connection.server.plane
-    plane.metrics.http_request(method, exchange.status, upstream, seconds)
-    counters = connection.server.counters
-    counters.requests += 1
     reason = exchange.reason
-    if exchange.status >= 500 or (reason is not None and reason.blame is not Blame.CLIENT and exchange.status < 400):
-        counters.errors += 1
+    plane.metrics.http_request(method, exchange.status, upstream, seconds)
+    failed = exchange.status >= 500
+    if reason is not None:
+        plane.metrics.count(Metric.HTTP_FAILURES, (listener.name, reason.word))
+        failed = failed or (exchange.status < 400 and reason.blame is not Blame.CLIENT)  # it was broken off
+    connection.server.counters.answered(failed)
     if listener.access_log:
         plane.access_log.http(
             method,
-            path,
+            head.path.decode("ascii") if head is not None else "",
             upstream,
             exchange.status,
             seconds,
@@ -47,7 +48,7 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
             exchange.bytes_in,
             exchange.retries,
             reason.word if reason is not None else None,
-            "HTTP/1.1" if version == 11 else "HTTP/1.0",
+            "HTTP/1.0" if head is not None and head.version == 10 else "HTTP/1.1",
             identity=connection.identity,
             request_id=exchange.request_id.decode("ascii") if exchange.request_id else None,
         )

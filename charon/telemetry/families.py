@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from charon.base.names import Metric
+from charon.base.names import NO_UPSTREAM, Metric
 
 Kind = Literal["counter", "gauge", "histogram"]
 
 OVERFLOW: Final = "overflow"
 """Value of every label of the one series that takes what a family has no room for."""
+
+MAX_SERIES: Final = 1000
+"""Series of a family, in each process and in their sum; further ones share one. (A histogram series is some fifteen
+lines of text.)"""
 
 REQUEST_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds in seconds: a proxy on the same machine answers in half a millisecond, a patient client waits 10 s."""
@@ -48,6 +53,12 @@ def _table() -> dict[str, Family]:
             ("method", "upstream"),
             "Seconds from the first byte of a request to the last byte of its answer.",
             REQUEST_BUCKETS,
+        ),
+        Family(
+            Metric.HTTP_FAILURES,
+            counter,
+            ("listener", "reason"),
+            "HTTP requests that did not go well, by the reason word of the log; also those that got an answer.",
         ),
         Family(Metric.HTTP_RETRIES, counter, ("method",), "Further tries of HTTP requests after a failed one."),
         Family(
@@ -167,6 +178,7 @@ def _table() -> dict[str, Family]:
         Family(Metric.UPSTREAM_POOL_IDLE, gauge, endpoint, "Open connections to an endpoint that wait for a request."),
         Family(Metric.UPSTREAM_POOL_REUSED, counter, endpoint, "Requests sent over a connection already open."),
         Family(Metric.LOG_DROPPED, counter, (), "Log lines given up because the log could not be written in time."),
+        Family(Metric.LOG_WRITE_ERRORS, counter, (), "Failures to open or write the log; lines wait while it fails."),
         Family(Metric.CONFIG_RELOAD_SUCCESSFUL, gauge, (), "Whether the last load of the configuration succeeded."),
         Family(Metric.CONFIG_RELOAD_TIME, gauge, (), "When the configuration in force was loaded, in Unix seconds."),
         Family(Metric.CONFIG_INFO, gauge, ("digest",), "The configuration in force; always 1."),
@@ -193,3 +205,40 @@ def _table() -> dict[str, Family]:
 
 
 FAMILIES: Final = _table()
+
+
+class Current:
+    """The endpoints, services and listeners that there are, and so whose series stay.
+
+    ``endpoints`` are (service, endpoint name) pairs.
+    """
+
+    def __init__(self, endpoints: Iterable[tuple[str, str]], services: Iterable[str], listeners: Iterable[str]) -> None:
+        self.endpoints = set(endpoints)
+        self.services = set(services)
+        self.listeners = set(listeners)
+        self._upstreams = {NO_UPSTREAM, *(name for _, name in self.endpoints)}
+
+    def add(self, service: str, name: str) -> None:
+        """One more endpoint, and its service."""
+        self.endpoints.add((service, name))
+        self.services.add(service)
+        self._upstreams.add(name)
+
+    def holds(self, family: Family, labels: tuple[str, ...]) -> bool:
+        """False only for the series of something that left."""
+        service: str | None = None
+        for label, value in zip(family.labels, labels, strict=True):
+            if value == OVERFLOW:
+                continue
+            if label == "listener" and value not in self.listeners:
+                return False
+            if label == "service":
+                if value not in self.services:
+                    return False
+                service = value
+            elif label == "upstream":
+                known = value in self._upstreams if service is None else (service, value) in self.endpoints
+                if not known:
+                    return False
+        return True

@@ -1,6 +1,7 @@
 """The proxies: each writes its configuration for a setup and names the command that runs it in the foreground."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -53,7 +54,12 @@ class Certificate:
 
 
 class Peer:
+    """``over`` names the peer that has less to do: what this one has over it is what that costs. ``access_log`` is
+    None where the command line decides."""
+
     name = ""
+    over = ""
+    access_log: bool | None = None
     version_argv: tuple[str, ...] = ()
     stdout = "stdout"
 
@@ -104,12 +110,48 @@ class CharonFull(Charon):
     """With breaker, probes, passive health, retries and a rate limit that is never reached."""
 
     name = "charon-full"
+    over = "charon"
     protection: ClassVar[dict[str, Any]] = {
         "circuit_breaker": {"enabled": True},
         "health_check": {"enabled": True, "interval": "1s"},
         "retry": {"attempts": 2},
         "rate_limit": {"requests_per_second": NEVER_REACHED},
     }
+
+
+_UNCOUNTED = """
+import charon.net.patch
+from charon.telemetry import metrics
+metrics.WorkerMetrics.http_request = metrics.UpstreamMetrics.reused = lambda *arguments: None
+"""
+
+
+class CharonUncounted(Charon):
+    """No access log, and what counts a request taken out, which no configuration does."""
+
+    name = "charon-uncounted"
+    access_log = False
+
+    def command(self, setup: Setup) -> list[str]:
+        setup.write("sitecustomize.py", _UNCOUNTED)  # which every Python imports when it starts
+        path = os.pathsep.join([str(setup.folder), os.environ.get("PYTHONPATH", str(_ROOT))])
+        return ["env", f"PYTHONPATH={path}", *super().command(setup)]
+
+
+class CharonCounted(Charon):
+    """Metrics, and no access log."""
+
+    name = "charon-counted"
+    over = "charon-uncounted"
+    access_log = False
+
+
+class CharonLogged(Charon):
+    """Metrics, and a JSON line a request to a file."""
+
+    name = "charon-logged"
+    over = "charon-counted"
+    access_log = True
 
 
 class Envoy(Peer):
@@ -171,6 +213,7 @@ class EnvoyFull(Envoy):
     """With the equivalent of what charon-full has; its circuit breakers are bounds, outlier detection sets aside."""
 
     name = "envoy-full"
+    over = "envoy"
     retries: ClassVar[dict[str, Any]] = {"retry_policy": {"retry_on": "connect-failure,reset", "num_retries": 2}}
     protection: ClassVar[dict[str, Any]] = {
         "circuit_breakers": {"thresholds": [{"max_requests": 10_000, "retry_budget": {}}]},
@@ -280,5 +323,9 @@ backend all\n{"http-reuse always" if http else ""}\nserver one 127.0.0.1:{setup.
 
 
 PEERS: dict[str, Peer] = {
-    peer.name: peer for peer in (Charon(), CharonFull(), Envoy(), EnvoyFull(), Nginx(), Haproxy())
+    peer.name: peer
+    for peer in (
+        *(Charon(), CharonFull(), CharonUncounted(), CharonCounted(), CharonLogged()),
+        *(Envoy(), EnvoyFull(), Nginx(), Haproxy()),
+    )
 }

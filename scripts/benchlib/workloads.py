@@ -35,7 +35,7 @@ class Options:
 @dataclass(frozen=True)
 class Column:
     """A figure of every sample; with ``ratio`` the table compares it with the reference peers, with ``over`` each
-    peer called ``NAME-full`` with ``NAME``."""
+    peer with the one that has less to do."""
 
     key: str
     title: str
@@ -144,6 +144,15 @@ class HttpFull(Http):
     text = Http.text + "; -full: rate limit, breaker, health checks, retries"
     peers = ("charon", "charon-full", "envoy", "envoy-full")
     columns = (Column("cpu_us", "CPU µs/request", 1, over=True), *Http.columns[1:])
+
+
+class HttpRecords(Http):
+    """The same requests, counted and logged or not."""
+
+    name = "http-records"
+    text = "HTTP keep-alive, {connections} connections, 100-byte answers; what counting and logging a request cost"
+    peers = ("charon-uncounted", "charon-counted", "charon-logged")
+    columns = HttpFull.columns
 
 
 class TcpMessages(Http):

@@ -26,6 +26,7 @@ STATE: dict[str, Any] = {
     "version": "1.0", "pid": 7, "uptime_seconds": 3661.2, "ready": True, "not_ready_because": None, "draining": False,
     "connections": 12, "draining_connections": 0, "predecessor": None, "config_file": "c.yaml", "config_digest": "d",
     "last_reload": {}, "last_upgrade": {}, "registry": None, "generation": 4,
+    "log": {"file": None, "level": "info", "lines_dropped": 0, "write_errors": 0},
     "traffic": {
         "requests_per_second": 120.4, "errors_per_second": 1.2, "error_rate": 0.01, "latency_ms": LATENCY,
         "tcp_connections_per_second": 0.0, "retries_per_second": 0.5, "rate_limited_per_second": 2.0,
@@ -70,6 +71,7 @@ def test_the_table_is_aligned_and_says_it_all() -> None:
 def test_trouble_is_said_and_coloured() -> None:
     state = STATE | {
         "ready": False, "not_ready_because": "not all workers are ready",
+        "log": {"file": "c.log", "level": "info", "lines_dropped": 3, "write_errors": 2},
         "registry": {"file": "r.yaml", "ok": False, "loaded_at": 0, "problems": ["r.yaml:1: no"]},
         "last_reload": {"ok": False, "at": 0, "problems": ["c.yaml:2: listen_port: no"], "digest": "d"},
         "certificates": [
@@ -80,7 +82,7 @@ def test_trouble_is_said_and_coloured() -> None:
         ],
     }  # fmt: skip
     plain = "\n".join(table(state, Style(False)))
-    for said in ("not ready: not all workers are ready", "  r.yaml:1: no", "refused", "  c.yaml:2: listen_port: no"):
+    for said in ("not ready: not all", "log c.log: 2 failures", "  r.yaml:1: no", "refused", "  c.yaml:2: listen_port: no"):
         assert said in plain
     assert "  certificate  web         expired" in plain and "web.pem  late\n" in plain + "\n"
     assert "  authority    spiffe://x  2 hours left" in plain and "ca.pem   a; b" in plain

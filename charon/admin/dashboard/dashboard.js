@@ -53,7 +53,7 @@ function when(seconds) {
 
 function drawChange(state) {
   const reload = state.last_reload;
-  const key = [reload, state.last_upgrade, state.registry, state.config_file, state.config_digest, state.generation, state.log_file, state.log_level];
+  const key = [reload, state.last_upgrade, state.registry, state.config_file, state.config_digest, state.generation, state.log];
   redraw("change", key, (into) => {
     const row = (title, ...lines) => {
       put(into, "dt", {text: title});
@@ -65,7 +65,9 @@ function drawChange(state) {
     else row("last reload", [`${when(reload.at)}: ${reload.ok ? "in force" : "refused"}`, reload.ok ? "" : "bad-text"], ...reload.problems.map((text) => [text, "mono"]));
     if (state.registry) row("registry", [state.registry.file, "mono"], [`loaded ${when(state.registry.loaded_at)}`, "faint"], ...state.registry.problems.map((text) => [text, "bad-text"]));
     if (state.last_upgrade.ok === false) row("last upgrade", [`${when(state.last_upgrade.at)}: ${state.last_upgrade.problem}`, "bad-text"]);
-    row("log", [state.log_file || "standard output", "mono"], [`level ${state.log_level}`, "faint"]);
+    const log = state.log;
+    const lost = log.lines_dropped || log.write_errors ? [[`${counted(log.lines_dropped, "line")} dropped, ${counted(log.write_errors, "failure")} to write`, "bad-text"]] : [];
+    row("log", [log.file || "standard output", "mono"], [`level ${log.level}`, "faint"], ...lost);
   });
 }
 

@@ -9,4 +9,6 @@ from scripts.faultlib.faults import (  # noqa: F401, I001 - in the order of the 
     retry_load,
     client_aborts,
     rate_limit,
+    totals,
+    log_stuck,
 )
