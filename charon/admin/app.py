@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 import orjson
 
 from charon.admin.permission import Permissions, Rights, TokenProblem, why_foreign
+from charon.base.errors import StartError
 from charon.base.names import Event
 from charon.telemetry.events import LEVELS, EventLog
 
@@ -71,6 +72,9 @@ class Control(Protocol):
     def drain(self, delay: float) -> None:
         """Not ready from now on; after ``delay`` seconds, stop."""
 
+    def intercept(self, command: str) -> dict[str, Any]:
+        """``show``, ``up`` or ``down`` of the rules of interception. Raises StartError when that cannot be done."""
+
     def set_log_level(self, level: str) -> None:
         """Log what is of ``level`` and above, in all processes. Raises ValueError for other words."""
 
@@ -100,11 +104,14 @@ class AdminApp:
             "/api/config": lambda environ: _json("200 OK", self._control.config()),
             "/api/problems": self._problems,
             "/api/greenlets": lambda environ: _json("200 OK", self._control.greenlets()),
+            "/api/intercept": lambda environ: self._intercept("show"),
         }
         self.writes: dict[str, Route] = {
             "/api/reload": self._reload,
             "/api/drain": self._drain,
             "/api/log-level": self._log_level,
+            "/api/intercept/up": lambda environ: self._intercept("up"),
+            "/api/intercept/down": lambda environ: self._intercept("down"),
         }
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -216,6 +223,12 @@ class AdminApp:
             raise BadInput(f"level is one of {', '.join(LEVELS)}")
         self._control.set_log_level(level)
         return _json("200 OK", {"ok": True, "level": level})
+
+    def _intercept(self, command: str) -> Answer:
+        try:
+            return _json("200 OK", self._control.intercept(command))
+        except StartError as error:
+            return _problem("409 Conflict", str(error))
 
 
 _SAFE: Final = (

@@ -14,6 +14,7 @@ _TITLES: Final = {
     "400": "The parameters or the body are not as described here.",
     "401": "Over TCP: there is no token, or not a right one.",
     "403": "Not for this user or this token, or a page of another site asks.",
+    "409": "The kernel, or the configuration, does not let that happen.",
     "422": "The configuration has mistakes; the one that was in force stays in force.",
 }
 
@@ -79,6 +80,7 @@ def _paths() -> dict[str, Schema]:
             "The greenlets of every process, by name.",
             _json({"type": "object", "additionalProperties": arr(text())}),
         ),
+        "/api/intercept": _get("The rules of transparent interception.", _json(ref("Rules")), more=_refusals("409")),
         "/api/openapi.json": _get("This description.", _json({"type": "object"})),
         "/api/reload": _post(
             "Put the configuration in force as it stands in its file, as a whole or not at all.",
@@ -95,6 +97,13 @@ def _paths() -> dict[str, Schema]:
             obj(level={"type": "string", "enum": list(LEVELS)}),
             {"200": _json(obj(ok={"type": "boolean"}, level=text()))},
         ),
+        **{
+            f"/api/intercept/{word}": _post(summary, None, {"200": _json(ref("Rules")), "409": _json(ref("Error"))})
+            for word, summary in (
+                ("up", "Put the rules of interception up."),
+                ("down", "Take the rules of interception away."),
+            )
+        },
     }
 
 

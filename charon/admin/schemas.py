@@ -89,6 +89,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         services_total=integer("How many services there are, shown or not."),
         workers=arr(ref("Worker")),
         certificates=arr(ref("Certificate")),
+        interception=maybe(ref("Interception"), "Null where it is off."),
         last_problem=integer("`id` of the newest problem; 0 when there was none."),
     ),
     "Traffic": obj(
@@ -185,6 +186,23 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "warnings": arr(text()),
         },
     },
+    "Interception": obj(
+        "Transparent interception.",
+        up=switch("Whether its rules are wanted in the kernel."),
+        table=text("The nftables table."),
+        on_stop=words("open", "closed"),
+        trouble=maybe(text()),
+        connections=_map(_map(integer()), "Intercepted since the start, by direction and result."),
+    ),
+    "Rules": obj(
+        "The rules of interception, and how what the kernel has differs.",
+        ("enabled",),
+        enabled=switch(),
+        up=switch("Whether they are wanted in the kernel."),
+        table=text(),
+        rules=text("As nft takes them."),
+        difference=maybe(text()),
+    ),
     "Log": obj(
         "The log.",
         file=maybe(text(), "Null for standard output."),

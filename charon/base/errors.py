@@ -56,11 +56,16 @@ RATE_LIMITED = Reason("rate_limited", 429, _C, "Too many requests; see Retry-Aft
 TOO_MANY_CONNECTIONS = Reason("too_many_connections", 429, _C, "This client has all the connections it may have.")
 PLAIN_HTTP = Reason("plaintext_client", 400, _C, "This port speaks HTTPS, and the request came as plain HTTP.")
 BAD_CLIENT_HELLO = Reason("bad_client_hello", 400, _C, "The connection does not begin with a valid TLS ClientHello.")
+BAD_PROXY_HEADER = Reason("bad_proxy_header", 400, _C, "The connection does not begin with a valid PROXY header.")
 CLIENT_TOO_SLOW = Reason("client_too_slow", 408, _C, "The request body stalled.")
 
 # What Charon decided.
 NO_ROUTE = Reason("no_route", 404, _O, "No route matches this host and path, and there is no default service.")
 IDENTITY_DENIED = Reason("identity_denied", 403, _O, "This identity is not allowed here.")
+PASSTHROUGH_DENIED = Reason(
+    "passthrough_denied", 403, _O, "No service is at this destination, and nothing else may be reached."
+)
+OWN_LISTENER = Reason("own_listener", 508, _O, "This connection was made to the proxy itself, and leads nowhere.")
 LOOP_DETECTED = Reason("loop_detected", 508, _O, "This request has passed through this proxy before.")
 NO_ENDPOINT = Reason("no_endpoint", 503, _O, "The service has no endpoint that can be used.")
 UNKNOWN_SERVICE = Reason("unknown_service", 503, _O, "The service is not in the registry.")

@@ -8,6 +8,10 @@ NO_UPSTREAM: Final = "none"
 """The ``upstream`` of log lines and metrics where Charon answered by itself."""
 
 
+PASSTHROUGH: Final = "passthrough"
+"""The service and the ``upstream`` of connections that belong to no service, and go where their clients dialled."""
+
+
 class Event:
     """``message`` of a log line."""
 
@@ -40,6 +44,12 @@ class Event:
     TAKEN_OVER: Final = "taken_over"
     ACCEPT_FAILED: Final = "accept_failed"
     TLS_HANDSHAKE_FAILED: Final = "tls_handshake_failed"
+    PROXY_HEADER_REFUSED: Final = "proxy_header_refused"
+    INTERCEPT_UP: Final = "intercept_up"
+    INTERCEPT_DOWN: Final = "intercept_down"
+    INTERCEPT_RESTORED: Final = "intercept_restored"
+    INTERCEPT_FAILED: Final = "intercept_failed"
+    INTERCEPT_REFUSED: Final = "intercept_refused"
     ACCEPTING_PAUSED: Final = "accepting_paused"
     ACCEPTING_RESUMED: Final = "accepting_resumed"
     OVERLOAD_STARTED: Final = "overload_started"
@@ -78,6 +88,8 @@ class Metric:
     ACCEPT_ERRORS: Final = "charon_listener_accept_errors_total"
     TLS_HANDSHAKES: Final = "charon_tls_handshakes_total"
     AUTHORIZATION_DENIED: Final = "charon_authorization_denied_total"
+    INTERCEPTED: Final = "charon_intercepted_connections_total"
+    INTERCEPT_ACTIVE: Final = "charon_intercept_active"
     ACCEPT_PAUSES: Final = "charon_accept_pauses_total"
     ACCEPTING_PAUSED: Final = "charon_accepting_paused_workers"
     CONNECTIONS_DRAINING: Final = "charon_connections_draining"

@@ -25,7 +25,7 @@ INTERRUPTED: Final = 130
 """Ended from the keyboard, as shells write it."""
 
 COMMANDS: Final = (
-    *("check", "status", "explain", "route", "reload", "drain", "log_level", "certs", "schema", "version"),
+    *("check", "status", "explain", "route", "reload", "drain", "log_level", "certs", "intercept", "schema", "version"),
 )
 """Modules of this package with ``register(subparsers)`` and ``run(args)``, besides ``run`` itself."""
 

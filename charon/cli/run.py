@@ -4,6 +4,7 @@ import charon.net.patch  # noqa: F401 - before all others: they must import the 
 
 # isort: split
 import argparse
+import gc
 import os
 from typing import Any
 
@@ -21,6 +22,10 @@ from charon.net.capacity import raise_descriptor_limit
 from charon.telemetry.events import EventLog
 from charon.telemetry.sink import LogSink
 
+# What the supervisor keeps are specs by the ten thousand, none of them in a cycle: with the default thresholds the
+# collector would walk them all several times while a large registry is taken over.
+_GC_THRESHOLDS = (50_000, 20, 50)
+
 
 def run(args: argparse.Namespace) -> int:
     """Run until stopped. Raises ConfigError or StartError."""
@@ -35,6 +40,9 @@ def run(args: argparse.Namespace) -> int:
         raise StartError(f"cannot open the log file {logging.file}: {why}") from error
     events = EventLog(sink, logging.level, logging.format, logging.environment)
     events.capture_libraries()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
     def serve_admin(supervisor: Supervisor, inherited: Any) -> AdminService:
         return _serve_admin(supervisor, settings, events, inherited)

@@ -25,7 +25,20 @@ def table(state: State, style: Style) -> list[str]:
     if state["certificates"]:
         lines += ["", style.bold("certificates")]
         lines += columns([_certificate(one, style) for one in state["certificates"]])
+    if state["interception"]:
+        lines += ["", style.bold("interception"), *_interception(state["interception"], style)]
     return lines
+
+
+def _interception(state: State, style: Style) -> list[str]:
+    rules = Cell("up", style.green) if state["up"] else Cell("down", style.red)
+    rows = [[Cell("rules"), rules], [Cell("on stop"), Cell(state["on_stop"])]]
+    if state["trouble"]:
+        rows.append([Cell("trouble"), Cell(state["trouble"], style.red)])
+    for direction, results in sorted(state["connections"].items()):
+        counts = ", ".join(f"{count} {result}" for result, count in sorted(results.items()))
+        rows.append([Cell(direction), Cell(counts)])
+    return columns(rows)
 
 
 def _head(state: State, style: Style) -> list[str]:

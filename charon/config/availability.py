@@ -50,8 +50,6 @@ class Later:
 
 NOT_YET: Final = (
     Later("tracing", disabled),
-    Later("intercept", disabled),
-    Later("protocol", words=("auto",)),
 )
 
 REFUSAL: Final = "not available in this version"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from charon.base.addresses import Address, unix_path_problem
 from charon.config.document import KeyPath
 from charon.config.finding import Finding
+from charon.config.intercept_checks import intercept_findings
 from charon.config.listeners import TARGETS
 from charon.config.problems import nearest
 from charon.config.route_checks import route_findings
@@ -25,6 +26,7 @@ def findings(root: Root, listeners: tuple[Listener, ...]) -> Iterator[Finding]:
         yield from _rate_limit(root, index, listener)
     yield from route_findings(root)
     yield from tls_findings(root, listeners)
+    yield from intercept_findings(root, listeners)
     yield from _methods(root)
     yield from _pending(root)
     yield from _concurrency(root)
@@ -72,17 +74,17 @@ def _targets(root: Root, index: int, listener: Listener) -> Iterator[Finding]:
     routes = origin(root, index, "routes")
     because = tuple((*at, "protocol") for at in (here, ()))
     for number, route in enumerate(listener.routes):
-        if listener.protocol != "tcp" and route.sni is not None:
-            text = f"it is for tcp listeners, and {listener.name} is none; give host"
+        if listener.protocol == "http" and route.sni is not None:
+            text = f"it is for tcp and auto listeners, and {listener.name} is neither; give host"
             yield Finding((*routes, number, "sni"), text, because)
         elif listener.protocol == "tcp" and route.sni is None:
             text = "a route of a tcp listener has a sni and a service: other rules are for HTTP"
             yield Finding((*routes, number), text, because)
-    if listener.protocol != "tcp":
-        return
-    if listener.tls.enabled and listener.routes:
+    if listener.tls.enabled and any(route.sni is not None for route in listener.routes):
         text = f"TLS that ends at the listener ({listener.name}) is not routed by sni; give tls.enabled: false"
         yield Finding(routes, text, ((*here, "tls"), ("tls",)))
+    if listener.protocol != "tcp" or listener.original_destination:
+        return
     if not listener.routes and listener.target_service_name is None and listener.target_service_addr is None:
         because = tuple((*at, key) for at in (here, ()) for key in (*TARGETS, "protocol"))
         path = here or ("protocol",)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from hashlib import blake2b
 
 from charon.base.addresses import Upstream
+from charon.config.compile_intercept import direction, intercept_spec, opaque_ports
 from charon.config.compile_routes import route_specs
 from charon.config.compile_services import rate_limit_spec, service_spec
 from charon.config.compile_tls import Materials, access_spec, server_tls, upstream_tls
@@ -44,6 +45,7 @@ def compile_settings(config: Config) -> Settings:
         upstream_tls=upstream_tls(root, config.listeners, config.folder, materials),
         certificates=materials.sources,
         worker_timeout=root.worker_timeout,
+        intercept=intercept_spec(root),
         reload_on_change=root.reload_on_change,
         digest="",
         max_connections=root.limits.max_total_connections,
@@ -109,7 +111,7 @@ def _listener_spec(config: Config, listener: Listener, taken: set[str], material
     default = listener.target_service_name
     if default is None and listener.target_service_addr is not None:
         default = _static_name(listener.target_service_addr)
-    metrics = listener.protocol != "tcp" and listener.metrics.on_listeners
+    metrics = listener.protocol != "tcp" and listener.metrics.on_listeners and not listener.original_destination
     limits, rate_limit = listener.limits, listener.rate_limit
     return ListenerSpec(
         name=_name(listener),
@@ -133,4 +135,8 @@ def _listener_spec(config: Config, listener: Listener, taken: set[str], material
         trusted_proxies=listener.trusted_proxies,
         tls=server_tls(listener, config.folder, materials),
         access=access_spec(listener.access, listener.tls),
+        direction=direction(config.root, listener),
+        passthrough=listener.passthrough == "allow",
+        opaque_ports=opaque_ports(listener),
+        accept_proxy=listener.proxy_protocol.accept,
     )

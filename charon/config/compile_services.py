@@ -47,6 +47,7 @@ def service_spec(root: Root, name: str = "") -> ServiceSpec:
         bulkhead=_bulkhead(limits),
         concurrency=_concurrency(limits),
         timeouts=_timeouts(service),
+        proxy_header={None: 0, "v1": 1, "v2": 2}[service.proxy_protocol],
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from charon.config.certificates import MaterialSource, UpstreamTls, with_public
+from charon.config.interception import InterceptSpec
 from charon.config.registry import Target
 from charon.config.snapshot import (
     EndpointSpec,
@@ -45,9 +46,10 @@ class Settings:
 
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
-    file from another. ``workers`` is a number; ``drain_timeout`` and
-    ``worker_timeout`` are in seconds; ``max_connections`` is of all listeners together. ``effective`` is the whole
-    configuration as JSON, with all defaults and without secrets.
+    file from another. ``workers`` is a number; ``drain_timeout`` and ``worker_timeout`` are in seconds;
+    ``max_connections`` is of all listeners together. ``certificates`` are the sources of ``Snapshot.materials``, by
+    name. ``intercept`` is None where it is off. ``effective`` is the whole configuration as JSON, with all defaults and
+    without secrets.
     """
 
     file: str
@@ -65,6 +67,7 @@ class Settings:
     digest: str
     upstream_tls: UpstreamTls = field(default_factory=UpstreamTls)
     certificates: Mapping[str, MaterialSource] = field(default_factory=dict)
+    intercept: InterceptSpec | None = None
     max_connections: int | None = None
     overload: OverloadSpec = field(default_factory=OverloadSpec)
     admin: AdminSpec = AdminSpec()
@@ -106,6 +109,7 @@ class Settings:
             admin_socket=self.admin_socket,
             instance_id=instance_id,
             materials=with_public(materials or {}),
+            mark=0 if self.intercept is None else self.intercept.mark,
         )
 
     def treating(self) -> Treat:

@@ -221,7 +221,8 @@ class ConcurrencySpec:
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """A named set of endpoints and how they are treated. ``known`` is false when the registry does not (or no longer)
-    hold the name. ``breaker``, ``health_check`` and ``passive`` are None where they are off."""
+    hold the name. ``breaker``, ``health_check`` and ``passive`` are None where they are off. ``proxy_header`` is the
+    version of the PROXY header that connections begin with, 0 for none."""
 
     name: str
     endpoints: tuple[EndpointSpec, ...]
@@ -234,6 +235,7 @@ class ServiceSpec:
     concurrency: ConcurrencySpec | None = None
     timeouts: TimeoutOverrides | None = None
     tls: ClientTlsSpec | None = None
+    proxy_header: int = 0
     known: bool = True
     row: int = -1
 
@@ -317,7 +319,8 @@ class Timeouts:
     either direction, with no byte moving. ``client_header``: from the first byte of a request head to its last.
     ``client_body``: between two bytes of a request body, never longer than ``idle``.
     ``client_fin``: how long an unanswered request goes on after its client closed its sending side.
-    ``tls_handshake``: from a connection to the end of its handshake, or to its whole ClientHello.
+    ``tls_handshake``: from a connection to the end of its handshake, or to its whole ClientHello. ``detect``: how long
+    it may be open what a client speaks.
     """
 
     connect: float = 5.0
@@ -328,6 +331,7 @@ class Timeouts:
     client_body: float = 60.0
     client_fin: float = 0.5
     tls_handshake: float = 10.0
+    detect: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +361,9 @@ class ListenerSpec:
 
     ``address`` is as configured (``:8080``, ``127.0.0.1:8080``, ``[::]:8080``, ``unix:/path``). ``default_service``
     is used where no route matches. ``metrics_path`` is None where metrics are not answered on this listener.
+    ``direction`` is ``outbound`` or ``inbound`` where connections are carried to their original destination; those that
+    belong to no service only where ``passthrough`` is true. ``opaque_ports`` are ranges of destination ports where the
+    first bytes are not looked at. ``accept_proxy`` are the networks whose connections begin with a PROXY header.
     ``request_id``: requests have a name (X-Request-Id).
     """
 
@@ -375,6 +382,10 @@ class ListenerSpec:
     trusted_proxies: tuple[str, ...] = ()
     tls: ServerTlsSpec | None = None
     access: AccessSpec | None = None
+    direction: str | None = None
+    passthrough: bool = True
+    opaque_ports: tuple[tuple[int, int], ...] = ()
+    accept_proxy: tuple[str, ...] = ()
 
     def needs_new_server(self, changed: ListenerSpec) -> bool:
         """Whether a worker has to open the listener anew to follow ``changed``; all else it takes over as it stands."""
@@ -409,7 +420,8 @@ class OverloadSpec:
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything a worker does, as of ``generation`` (counts up with every change). ``max_connections`` is of all
-    listeners and workers together."""
+    listeners and workers together. ``mark`` is what connections that are opened bear for the kernel's rules, 0: none.
+    """
 
     generation: int
     listeners: tuple[ListenerSpec, ...]
@@ -421,3 +433,4 @@ class Snapshot:
     overload: OverloadSpec = field(default_factory=OverloadSpec)
     admin_socket: str = ""
     instance_id: str = ""
+    mark: int = 0

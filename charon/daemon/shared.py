@@ -110,9 +110,10 @@ class Shared:
 
     def _probed(self, name: str, endpoint: EndpointSpec, healthy: bool, why: str) -> None:
         service = self._services.get(name)
-        if service is None or endpoint.row == NO_ROW:
-            return
-        state = self._state(service, endpoint)
+        current = next((e for e in service.endpoints if e.name == endpoint.name), None) if service else None
+        if service is None or service.health_check is None or current is None or current.row == NO_ROW:
+            return  # it left while it was probed, or is probed no more
+        state = self._state(service, current)
         was_down = state.is_down()
         state.set_down(not healthy, monotonic())
         if was_down == healthy:

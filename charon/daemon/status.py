@@ -53,6 +53,7 @@ def status(supervisor: Supervisor, services: int | None = None, *, history: bool
         },
         "workers": workers,
         "certificates": supervisor.certificates.status(),
+        "interception": supervisor.interceptor.status(),
         "last_problem": supervisor.problems.last,
     }
 

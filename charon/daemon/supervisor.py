@@ -20,7 +20,7 @@ from gevent.lock import Semaphore
 from charon import __version__
 from charon.base.clock import Clock, SystemClock
 from charon.base.errors import ConfigError, StartError
-from charon.base.names import Event, Metric
+from charon.base.names import PASSTHROUGH, Event, Metric
 from charon.config.certificates import with_public
 from charon.config.reader import read_settings
 from charon.config.service_table import ServiceTable
@@ -28,6 +28,7 @@ from charon.config.settings import Settings
 from charon.config.snapshot import ListenerSpec, Snapshot
 from charon.daemon.certificate_keeper import CertificateKeeper, Kept
 from charon.daemon.inheritance import Inheritance, stored_name
+from charon.daemon.interceptor import Interceptor
 from charon.daemon.listeners import ListenerSockets, Sockets, close_all
 from charon.daemon.notify import Notifier
 from charon.daemon.shared import Shared
@@ -116,6 +117,7 @@ class Supervisor:
         self._log_troubles = {Metric.LOG_DROPPED: 0, Metric.LOG_WRITE_ERRORS: 0}
         self.registry: RegistryFile | None = None
         self._directory = self._make_directory(settings)
+        self.interceptor = Interceptor(events, self.totals, self.listeners.addresses, lambda: self.workforce.serving)
         self.certificates = CertificateKeeper(events, self.totals, self.clock, self._services_changed)
         self._watch = FileWatch(Path(settings.file), "config-watch", spawn, self._file_changed, self.clock)
         self._watch.look()
@@ -162,6 +164,7 @@ class Supervisor:
         predecessor = self.inheritance.predecessor
         if predecessor is None:
             self._admin = self._serve_admin(self, None)
+        self.interceptor.check(settings)
         self.certificates.adopt(self.certificates.prepare(settings.certificates))
         self._directory.start()
         self.snapshot = self._compile(1)
@@ -182,6 +185,7 @@ class Supervisor:
         spawn("recent", self._sample)
         if self._notifier.watchdog_seconds is not None:
             spawn("watchdog", self._feed_watchdog, self._notifier.watchdog_seconds / 3)
+        self.interceptor.follow(settings)
         self._notifier.ready(self._line())
         self.events.info(Event.PROXY_STARTED, version=__version__, workers=settings.workers, config=settings.file)
 
@@ -222,6 +226,7 @@ class Supervisor:
     def _finish(self) -> None:
         """Stop accepting, let the workers finish within the drain timeout, and clear up."""
         self.draining = True
+        self.interceptor.release(handed_on=self._successor is not None)
         # First of all, so that nobody is queued whom no worker will take: theirs are the last copies from here on.
         # Unless a successor has them, or the service manager keeps them for the next start.
         self.listeners.close(for_good=self._successor is None and not self._notifier.present)
@@ -241,6 +246,7 @@ class Supervisor:
             progress = spawn("progress", self._tell_progress)
             self.workforce.drain(timeout, self._hurry)
             progress.kill()
+        self.interceptor.stop()
         if self._admin is not None and self._successor is None:
             self._admin.stop(timeout=1.0)
         self.events.info(Event.STOPPED)
@@ -269,8 +275,11 @@ class Supervisor:
     def _compile(self, generation: int) -> Snapshot:
         materials = with_public(self.certificates.materials())
         services = self.shared.assign(self._directory.services(), self.settings, materials)
-        snapshot = self.settings.snapshot(ServiceTable(services), generation, self._instance, materials)
+        table = ServiceTable(services, self.snapshot.services if self.snapshot is not None else None)
+        snapshot = self.settings.snapshot(table, generation, self._instance, materials)
         endpoints = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
+        if any(listener.direction for listener in snapshot.listeners):
+            endpoints.append((PASSTHROUGH, PASSTHROUGH))
         self.totals.retain(endpoints, snapshot.services, [listener.name for listener in snapshot.listeners])
         return snapshot
 
@@ -310,6 +319,7 @@ class Supervisor:
             try:
                 wanted = read_settings(Path(self.settings.file))
                 certificates = self.certificates.prepare(wanted.certificates)
+                self.interceptor.check(wanted)
                 opened = self.listeners.prepare(wanted.listeners)
             except ConfigError as error:
                 problems = error.problems
@@ -341,6 +351,7 @@ class Supervisor:
         if fresh:
             self.workforce.open(fresh)
         self.workforce.wait_for(snapshot.generation)
+        self.interceptor.reload(settings)
         close_all(unneeded)
         self._keep_sockets(opened, unneeded)
         for spec in settings.listeners:
@@ -372,7 +383,8 @@ class Supervisor:
         with self._changing:
             if self._stop.is_set() or self._admin is None:
                 return "Charon is starting or stopping"
-            successor = Successor(self.settings.file, self._notifier.environment())
+            told = {**self._notifier.environment(), **self.interceptor.environment()}
+            successor = Successor(self.settings.file, told)
             self.events.info(Event.UPGRADE_STARTED, successor=successor.pid)
             problem = successor.prepare(self.listeners.open, self._admin.fileno(), self._stop)
             self.last_upgrade = {"ok": problem is None, "at": self.clock.wall(), "problem": problem}
@@ -405,6 +417,14 @@ class Supervisor:
         self.events.set_level(level)
         self.settings = replace(self.settings, logging=replace(self.settings.logging, level=level))
         self._services_changed()
+
+    def intercept(self, command: str) -> dict[str, Any]:
+        """``show``, ``up`` or ``down`` of the rules of interception. Raises StartError."""
+        if command == "up":
+            self.interceptor.up()
+        elif command == "down":
+            self.interceptor.down()
+        return self.interceptor.show()
 
     def _count_log_troubles(self) -> None:
         for name, seen in {Metric.LOG_DROPPED: self.sink.dropped, Metric.LOG_WRITE_ERRORS: self.sink.errors}.items():

@@ -28,9 +28,11 @@ from charon.daemon.channel import Channel, ChannelClosed, Message
 from charon.net.accept import why
 from charon.net.capacity import Capacity, raise_descriptor_limit
 from charon.net.deadlines import deadlines
+from charon.net.dial import mark_connections
 from charon.net.pool import MAX_IDLE_SECONDS
 from charon.net.tasks import names, spawn
 from charon.policy.drain import SPREAD
+from charon.proxy.auto import AutoServer
 from charon.proxy.forward import METRICS_SERVICE
 from charon.proxy.guard import Guard
 from charon.proxy.http import HttpServer
@@ -52,6 +54,8 @@ SWEEP_SECONDS = 0.2
 
 REPORT_SECONDS = 1.0
 """How often gauges go to the supervisor unasked, and idle connections are looked at."""
+
+_KINDS: dict[str, type[ProxyServer]] = {"http": HttpServer, "tcp": TcpServer, "auto": AutoServer}
 
 # The data path makes few cycles; with the default thresholds the collector would walk every open connection often.
 _GC_THRESHOLDS = (50_000, 20, 50)
@@ -144,6 +148,7 @@ class Worker:
     def _apply(self, snapshot: Snapshot) -> None:
         """Follow a snapshot: what is unchanged is left alone."""
         self._drain_timeout = snapshot.drain_timeout
+        mark_connections(snapshot.mark)
         self.events.set_level(snapshot.logging.level)
         self.access_log.set_level(snapshot.logging.level)
         self.access_log.choose(snapshot.logging.sample, snapshot.logging.exclude_paths)
@@ -169,13 +174,18 @@ class Worker:
     def _open(self, name: str, home: int, of: int, fd: int) -> None:
         """Listen on a socket of slot ``home``, one of ``of`` that share the listener's connections."""
         spec = self.specs[name]
-        kind = TcpServer if spec.protocol == "tcp" else HttpServer
+        kind = _KINDS[spec.protocol]
         listener = self._listener(spec)
         most = _part(spec.limits.max_connections, of)
         server = kind(fd, listener, self.plane, most, lambda error: self._accept_failed(name, error))
         server.home, server.of = home, of
         server.start()
         self.servers.append(server)
+        self._note_ports()
+
+    def _note_ports(self) -> None:
+        names = [server.socket.getsockname() for server in self.servers]
+        self.plane.own_ports = frozenset(name[1] for name in names if isinstance(name, tuple))
 
     def _listener(self, spec: ListenerSpec) -> Listener:
         return Listener(spec, self.plane.sharing.buckets, self.plane.server_tls(spec))
@@ -188,6 +198,7 @@ class Worker:
             server.retired_at = monotonic()
             server.stop_listening()
             server.close_idle()
+        self._note_ports()
 
     def _accept_failed(self, name: str, error: OSError) -> None:
         self.plane.metrics.listener(name).accept_errors += 1
@@ -213,9 +224,10 @@ class Worker:
             if now < next_report:
                 continue
             next_report = now + REPORT_SECONDS
-            for endpoint in self.plane.services.endpoints():
+            for endpoint in (*self.plane.services.endpoints(), *self.plane.passthrough.endpoints()):
                 endpoint.pool.sweep(now, self.idle)
                 endpoint.fade(now)
+            self.plane.passthrough.sweep(now)
             self.capacity.look()
             self._report(0)
 

@@ -138,6 +138,12 @@ def peer_ip(address: Any) -> str:
     return host
 
 
+def peer_port(address: Any) -> int:
+    """The peer's port; 0 for a Unix socket."""
+    port: int = address[1] if isinstance(address, tuple) else 0
+    return port
+
+
 def why(error: OSError) -> str:
     """An OSError in words."""
     return os.strerror(error.errno) if error.errno else str(error)

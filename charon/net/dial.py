@@ -31,12 +31,35 @@ Watch = Callable[[Stream], None]
 """Told of each connection that is begun, so that somebody else can end the wait for it (``Stream.interrupt``)."""
 
 
+_mark = 0
+
+
+def mark_connections(mark: int) -> None:
+    """Have all connections that this process opens bear ``mark`` (SO_MARK) for the kernel's rules; 0: none.
+
+    Raises OSError where this process may not.
+    """
+    global _mark
+    if mark != _mark and mark:
+        probe = RawSocket(std.AF_INET, std.SOCK_STREAM | std.SOCK_CLOEXEC)
+        try:
+            probe.setsockopt(std.SOL_SOCKET, std.SO_MARK, mark)
+        finally:
+            probe.close()
+    _mark = mark
+
+
 def dial(
-    candidates: Sequence[SocketAddress], timeout: float, watch: Watch | None = None, tls: EndpointTls | None = None
+    candidates: Sequence[SocketAddress],
+    timeout: float,
+    watch: Watch | None = None,
+    tls: EndpointTls | None = None,
+    hello: bytes = b"",
 ) -> Stream:
     """Connect to the first candidate that accepts, within ``timeout`` seconds for all of them together.
 
-    With ``tls`` that includes the handshake, and that the peer is who it should be. Raises ExchangeFailed with the
+    ``hello`` is said first of all, before TLS. With ``tls`` the time includes the handshake, and that the peer is who
+    it should be. Raises ExchangeFailed with the
     reason of the first failure: the candidates are in order of preference.
     """
     cutoff = monotonic() + timeout
@@ -46,7 +69,7 @@ def dial(
         # A silent candidate may not use up the time of those after it.
         share = left / (len(candidates) - position)
         try:
-            return _dial_one(address, share, watch, tls)
+            return _dial_one(address, share, watch, tls, hello)
         except DeadlineExceeded:
             failure = failure or ExchangeFailed(CONNECT_TIMEOUT, f"no answer from {_text(address)} in {timeout:g} s")
         except TlsError as error:
@@ -63,7 +86,9 @@ def dial(
         failure = None  # or this frame and the failure's traceback would hold each other
 
 
-def _dial_one(address: SocketAddress, timeout: float, watch: Watch | None, tls: EndpointTls | None) -> Stream:
+def _dial_one(
+    address: SocketAddress, timeout: float, watch: Watch | None, tls: EndpointTls | None, hello: bytes
+) -> Stream:
     began = monotonic()
     if address.is_unix:
         family, target = std.AF_UNIX, address.host
@@ -73,6 +98,8 @@ def _dial_one(address: SocketAddress, timeout: float, watch: Watch | None, tls: 
     sock = RawSocket(family, std.SOCK_STREAM | std.SOCK_NONBLOCK | std.SOCK_CLOEXEC)
     stream = Stream(sock) if tls is None else TlsStream(sock)
     try:
+        if _mark and not address.is_unix:
+            sock.setsockopt(std.SOL_SOCKET, std.SO_MARK, _mark)
         code = sock.connect_ex(target)
         if watch is not None and (code == errno.EINPROGRESS or tls is not None):
             watch(stream)
@@ -84,6 +111,9 @@ def _dial_one(address: SocketAddress, timeout: float, watch: Watch | None, tls: 
         if not address.is_unix:
             sock.setsockopt(std.IPPROTO_TCP, std.TCP_NODELAY, 1)
             sock.setsockopt(std.SOL_SOCKET, std.SO_KEEPALIVE, 1)
+        if hello:
+            Stream.write(stream, hello, timeout - (monotonic() - began))
+            stream.sent = stream.sent_counted = 0
         if tls is not None:
             assert isinstance(stream, TlsStream)
             stream.connect(tls, timeout - (monotonic() - began))

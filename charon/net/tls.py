@@ -66,6 +66,10 @@ class TlsError(OSError):
         self.detail = detail
         self.refused = refused
 
+    def again(self) -> TlsError:
+        """The same, to be raised once more."""
+        return TlsError(self.word, self.detail, refused=self.refused)
+
 
 def tls_error(error: ssl.SSLError) -> TlsError:
     """What OpenSSL reports, in Charon's words."""

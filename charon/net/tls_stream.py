@@ -47,6 +47,7 @@ class TlsStream(Stream):
     """One connection under TLS. Before :meth:`accept` or :meth:`connect` has succeeded it can only be closed.
 
     ``received`` and ``sent`` count the bytes inside. ``peer_identity`` is None where the peer has shown no certificate.
+    ``failure`` is why nothing can be read any more, if that is so: a peer may say it, and be found gone by a writer.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class TlsStream(Stream):
         "_rest",
         "_ssl",
         "_via",
+        "failure",
         "peer_identity",
         "resumed",
     )
@@ -78,6 +80,7 @@ class TlsStream(Stream):
         self._flushing = False
         self._finished = False
         self._via: EndpointTls | None = None  # while its session is still to be kept
+        self.failure: TlsError | None = None
         self.peer_identity: Identity | None = None
         self.resumed = False
 
@@ -188,9 +191,12 @@ class TlsStream(Stream):
             self._at_hand = True
         except ssl.SSLError as error:
             self._try_to_flush()
-            raise tls_error(error) from None
+            self.failure = tls_error(error)
+            raise self.failure from None
         if self._out.pending:
             self._try_to_flush()  # an answer of TLS's own, to a key update for one
+        if not data and self.failure is not None:
+            raise self.failure.again()  # after a fatal alert OpenSSL says that all is over, as after a good end
         if data and self._via is not None:
             self._keep_session(self._via)
         return data

@@ -30,9 +30,10 @@ from charon.net.deadlines import NEVER
 from charon.net.relay import Relay
 from charon.net.stream import DeadlineExceeded, Peer, Stream
 from charon.net.tasks import spawn
-from charon.net.tls import TlsError
+from charon.net.tls_stream import TlsStream
 from charon.policy.retry import TryOutcome
 from charon.proxy.body import BodyReader, BodyTruncated
+from charon.proxy.introduction import hello
 from charon.proxy.respond import http_date
 from charon.proxy.upload import Upload
 from charon.wire.chunked import encode_chunk, encode_last
@@ -254,7 +255,8 @@ class Attempt:
         if timeout <= 0:
             raise self._late(REQUEST_DEADLINE, "")
         try:
-            return self.endpoint.dial(timeout, self.connection.wait_on)
+            opening = hello(self.connection, self.endpoint.proxy_header)
+            return self.endpoint.dial(timeout, self.connection.wait_on, opening)
         except ExchangeFailed as failure:
             raise self._late(failure.reason, failure.detail) from None
         finally:
@@ -278,7 +280,7 @@ class Attempt:
         except OSError as error:
             # It may have answered before it closed; if not, reading says so.
             if stream.peer() is not Peer.OPEN:
-                raise _lost(error) from None
+                raise _lost(error, stream) from None
             return
         if self.body is not None and not self.body.done:
             self.upload = Upload(
@@ -331,7 +333,7 @@ class Attempt:
         except DeadlineExceeded:
             raise self._late(RESPONSE_TIMEOUT, "no response head in time") from None
         except OSError as error:
-            raise _lost(error) from None
+            raise _lost(error, stream) from None
         finally:
             self.connection.waits_on = None
 
@@ -488,8 +490,9 @@ class Attempt:
         self.client.reset()
 
 
-def _lost(error: OSError) -> ExchangeFailed:
+def _lost(error: OSError, stream: Stream) -> ExchangeFailed:
     """An upstream connection broke before an answer. In TLS 1.3 a server says only now that it does not accept us."""
-    if isinstance(error, TlsError) and error.refused:
-        return ExchangeFailed(UPSTREAM_TLS_FAILED, error.detail)
+    failure = stream.failure if isinstance(stream, TlsStream) else None
+    if failure is not None and failure.refused:
+        return ExchangeFailed(UPSTREAM_TLS_FAILED, failure.detail)
     return ExchangeFailed(UPSTREAM_RESET, why(error))

@@ -63,6 +63,7 @@ class Endpoint:
         "metrics",
         "name",
         "pool",
+        "proxy_header",
         "service",
         "shared_in_flight",
         "slow_start",
@@ -77,6 +78,7 @@ class Endpoint:
         self.spec = spec
         self.name = spec.name
         self.pool = Pool()
+        self.proxy_header = 0
         self.in_flight = 0
         self.latency = 0.0
         self.slow_start = 0.0
@@ -116,11 +118,11 @@ class Endpoint:
         """Let a request pass, as the breaker's trial where it is due for one, or not."""
         return Admission.PASS if self.state is None else self.state.admit(now)
 
-    def dial(self, timeout: float, watch: Watch) -> Stream:
-        """A new connection, within ``timeout`` seconds; ``watch`` as for charon.net.dial. Raises ExchangeFailed."""
+    def dial(self, timeout: float, watch: Watch, hello: bytes = b"") -> Stream:
+        """A new connection, within ``timeout`` seconds; the rest as for charon.net.dial. Raises ExchangeFailed."""
         start = monotonic()
         try:
-            stream = dial(self.spec.candidates, timeout, watch, self.tls)
+            stream = dial(self.spec.candidates, timeout, watch, self.tls, hello)
         except ExchangeFailed as failure:
             self.metrics.connect_failed(failure.reason.word)
             raise
@@ -142,8 +144,18 @@ class Endpoint:
         before = None if self.tls is None else self.tls.shared
         if tls is not before:
             self.tls = None if tls is None else tls.to(self.service, self.spec)
-            self.pool.close()
-            self.pool = Pool()
+            self._renew_pool()
+
+    def announce(self, version: int) -> None:
+        """Begin connections with a PROXY header of ``version`` from now on; 0: without. One that names a client is not
+        for another's requests, so none is kept."""
+        if version != self.proxy_header:
+            self.proxy_header = version
+            self._renew_pool()
+
+    def _renew_pool(self) -> None:
+        self.pool.close()
+        self.pool = Pool(0) if self.proxy_header else Pool()
 
     def leave(self) -> None:
         """The snapshot no longer names this endpoint: what is under way finishes, nothing new begins."""

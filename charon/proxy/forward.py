@@ -28,6 +28,7 @@ from charon.policy.routes import host_key
 from charon.proxy.attempt import Attempt
 from charon.proxy.balance_key import balance_key
 from charon.proxy.body import BodyReader
+from charon.proxy.intercepted import service_for
 from charon.proxy.place import Place
 from charon.proxy.respond import local_answer, redirect_answer
 from charon.proxy.stages import limit_rate, whole_seconds
@@ -76,7 +77,7 @@ def carry(connection: HttpConnection, exchange: Exchange, listener: Listener) ->
         if rule.redirect is not None:
             keep = _redirect(connection, exchange, head, body)
         else:
-            service = _service(connection, name)
+            service = _service(connection, listener, exchange, name)
             forwarding = _Forwarding(connection, exchange, listener, service, body)
             keep = forwarding.run() if service.concurrency is None else forwarding.run_in_place(service.concurrency)
     except BadMessage as bad:
@@ -108,7 +109,7 @@ def _route(connection: HttpConnection, exchange: Exchange, listener: Listener, h
     if rule.split is not None:
         name, exchange.set_cookie = rule.split.assign(head.fields, random.random())  # noqa: S311 - no secret
         return name
-    if rule.service is None and rule.redirect is None:
+    if rule.service is None and rule.redirect is None and connection.destination is None:
         raise ExchangeFailed(NO_ROUTE)
     return rule.service
 
@@ -118,7 +119,9 @@ def _admit(access: Access, connection: HttpConnection) -> None:
         raise ExchangeFailed(IDENTITY_DENIED, connection.identity or "no identity")
 
 
-def _service(connection: HttpConnection, name: str | None) -> Service:
+def _service(connection: HttpConnection, listener: Listener, exchange: Exchange, name: str | None) -> Service:
+    if connection.destination is not None:
+        return service_for(connection, listener, None if exchange.rule is listener.default else name)
     service = connection.server.plane.service(name or "")
     if service is None or not service.spec.known:
         raise ExchangeFailed(UNKNOWN_SERVICE, name or "")

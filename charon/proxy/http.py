@@ -26,7 +26,7 @@ from charon.base.errors import (
     Reason,
 )
 from charon.base.names import Event
-from charon.net.accept import peer_ip
+from charon.net.accept import peer_ip, peer_port
 from charon.net.deadlines import NEVER, deadlines
 from charon.net.relay import Relay
 from charon.net.stream import DeadlineExceeded, Peer, Stream
@@ -35,6 +35,7 @@ from charon.policy.peers import forwarded_client_cert
 from charon.proxy.exchange import Exchange
 from charon.proxy.forward import carry
 from charon.proxy.listener import Listener
+from charon.proxy.passthrough import Destination
 from charon.proxy.plane import DataPlane
 from charon.proxy.record import record_http
 from charon.proxy.respond import local_answer
@@ -71,6 +72,9 @@ class HttpConnection(WSGIHandler):
         self.server = server
         self.stream = server.stream(sock)
         self.client = peer_ip(address)
+        self.port = peer_port(address)
+        self.destination: Destination | None = None
+        self.noted = False
         self.scheme = b"http"
         self.identity: str | None = None
         self.client_cert = b""

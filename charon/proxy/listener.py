@@ -16,7 +16,11 @@ from charon.wire.messages import HeadLimits
 
 
 class Listener:
-    """What a connection of this listener is to be done with. ``default`` is the rule where no other matches."""
+    """What a connection of this listener is to be done with. ``default`` is the rule where no other matches.
+
+    ``routes`` are those of HTTP requests, ``server_names`` those of TLS that passes through. ``unannounced``: there is
+    nothing to find out about a connection before its own first byte.
+    """
 
     __slots__ = (
         "_timeouts",
@@ -24,6 +28,7 @@ class Listener:
         "access_log",
         "default",
         "default_service",
+        "direction",
         "head_limits",
         "limiter",
         "max_body",
@@ -31,13 +36,18 @@ class Listener:
         "min_body_rate",
         "metrics_path",
         "name",
+        "opaque_ports",
+        "passthrough",
+        "proxies",
         "request_id",
         "routes",
+        "server_names",
         "spec",
         "stages",
         "timeouts",
         "tls",
         "trusted",
+        "unannounced",
     )
 
     def __init__(self, spec: ListenerSpec, buckets: Buckets, tls: ServerTls | None = None) -> None:
@@ -45,13 +55,19 @@ class Listener:
         self.tls = tls
         self.access = Access(spec.access) if spec.access is not None else None
         self.name = spec.name
-        self.routes = RouteTable([Route(route, buckets) for route in spec.routes])
+        self.routes = RouteTable([Route(route, buckets) for route in spec.routes if route.sni is None])
+        self.server_names = RouteTable([Route(route, buckets) for route in spec.routes if route.sni is not None])
         self.default_service = spec.default_service
         self.default = Route(RouteSpec("", spec.default_service), buckets)
         self.head_limits = HeadLimits(
             max_header_bytes=spec.limits.max_header_bytes, max_headers=spec.limits.max_headers
         )
         self.trusted = TrustedPeers(spec.trusted_proxies)
+        self.proxies = TrustedPeers(spec.accept_proxy)
+        self.direction = spec.direction
+        self.passthrough = spec.passthrough
+        self.opaque_ports = spec.opaque_ports
+        self.unannounced = spec.direction is None and not spec.accept_proxy
         self.timeouts = spec.timeouts
         self.max_body = spec.limits.max_body_bytes
         self.min_body_rate = spec.limits.min_body_rate

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from charon.base.names import Event, Metric
+from charon.base.names import PASSTHROUGH, Event, Metric
 from charon.config.snapshot import ListenerSpec, ServiceSpec, Snapshot
 from charon.net.tls import Contexts, ServerTls
+from charon.proxy.address_index import AddressIndex
 from charon.proxy.guard import CAUSES, Guard
+from charon.proxy.passthrough import Passthrough
 from charon.proxy.service import Service, Services
 from charon.proxy.sharing import Sharing
 from charon.telemetry.access_log import AccessLog
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 
 class DataPlane:
-    """One worker's view of the appliance. ``instance`` tells this Charon from others in ``Via``."""
+    """One worker's view of the appliance. ``instance`` tells this Charon from others in ``Via``; ``own_ports`` are
+    those that it listens on."""
 
     def __init__(
         self, events: EventLog, access_log: AccessLog, metrics: WorkerMetrics, sharing: Sharing, guard: Guard
@@ -33,6 +36,9 @@ class DataPlane:
         self.guard = guard
         self.contexts = Contexts()
         self.services = Services(sharing, self.contexts)
+        self.passthrough = Passthrough(sharing)
+        self.addresses = AddressIndex()
+        self.own_ports: frozenset[int] = frozenset()
         self.instance = b""
         self.draining = False
         self._told: dict[str, float] = {}
@@ -45,7 +51,9 @@ class DataPlane:
         self.contexts.use(snapshot.materials)
         self.instance = snapshot.instance_id.encode("ascii")
         self.services.apply(snapshot.services, own)
+        self.addresses.apply(snapshot.services if any(s.direction == "outbound" for s in snapshot.listeners) else {})
         endpoints = [(endpoint.service, endpoint.name) for endpoint in self.services.endpoints()]
+        endpoints.append((PASSTHROUGH, PASSTHROUGH))
         self.metrics.retain(endpoints, [listener.name for listener in snapshot.listeners])
 
     def service(self, name: str) -> Service | None:
@@ -55,7 +63,7 @@ class DataPlane:
         """Something was over ``limit``: count it, and say so at most once a second for each limit. ``ids`` are what
         names the request, where it has a name."""
         self.metrics.count(Metric.HTTP_RATE_LIMITED, (limit,))
-        if self._may_tell(limit, now):
+        if self.may_tell(limit, now):
             self.events.warning(Event.RATE_LIMITED, limit=limit, client=client, **ids)
 
     def server_tls(self, spec: ListenerSpec) -> ServerTls | None:
@@ -71,12 +79,12 @@ class DataPlane:
     def handshake_failed(self, listener: str, reason: str, client: str, detail: str) -> None:
         """One that failed: counted, and told at most once a second for each listener and reason."""
         self.handshake(listener, reason)
-        if self._may_tell(f"tls {listener} {reason}", monotonic()):
+        if self.may_tell(f"tls {listener} {reason}", monotonic()):
             self.events.warning(
                 Event.TLS_HANDSHAKE_FAILED, listener=listener, reason=reason, client=client, error=detail
             )
 
-    def _may_tell(self, what: str, now: float) -> bool:
+    def may_tell(self, what: str, now: float) -> bool:
         """Whether a second has gone by since it was last told."""
         if now - self._told.get(what, 0.0) < 1.0:
             return False
@@ -109,3 +117,7 @@ class DataPlane:
         for endpoint in self.services.endpoints():
             endpoint.metrics.in_flight = endpoint.in_flight
             endpoint.metrics.pool_idle = len(endpoint.pool)
+        destinations = list(self.passthrough.endpoints())
+        if destinations:  # all of them have the same numbers
+            destinations[0].metrics.in_flight = sum(endpoint.in_flight for endpoint in destinations)
+            destinations[0].metrics.pool_idle = sum(len(endpoint.pool) for endpoint in destinations)

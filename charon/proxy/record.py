@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from charon.base.errors import Blame
 from charon.base.names import NO_UPSTREAM, Metric
+from charon.proxy.intercepted import text
 
 if TYPE_CHECKING:
     from charon.proxy.exchange import Exchange
@@ -51,4 +52,5 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
             "HTTP/1.0" if head is not None and head.version == 10 else "HTTP/1.1",
             identity=connection.identity,
             request_id=exchange.request_id.decode("ascii") if exchange.request_id else None,
+            destination=None if connection.destination is None else text(connection.destination),
         )

@@ -12,16 +12,26 @@ from charon.net.accept import Acceptor
 from charon.net.stream import Stream
 from charon.net.tls_stream import TlsStream
 from charon.policy.drain import SPREAD, ending
+from charon.proxy.introduction import introduce
 from charon.proxy.listener import Listener
+from charon.proxy.passthrough import Destination
 from charon.proxy.plane import DataPlane
 from charon.proxy.secure import shake_hands
 
 
 class Connection(Protocol):
-    """A client connection of either kind."""
+    """A client connection of any kind. ``client`` and ``port`` are its address (port 0: a Unix socket);
+    ``destination`` is where it was going, where a rule of the kernel has brought it here, and ``noted`` says that it is
+    counted what became of it."""
 
     stream: Stream
     client: str
+    port: int
+    destination: Destination | None
+    noted: bool
+
+    @property
+    def server(self) -> ProxyServer: ...
 
     def handle(self) -> None:
         """Serve it until it ends. Closes its streams."""
@@ -80,6 +90,8 @@ class ProxyServer(Acceptor):
         tls = self.listener.tls
         counted: float | None = None
         try:
+            if not self.listener.unannounced and not introduce(self, connection):
+                return
             if limit is not None:
                 counted = self.plane.sharing.connections.open(self.listener.name, connection.client, limit)
             if limit is not None and counted is None:

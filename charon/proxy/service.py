@@ -100,6 +100,7 @@ class Service:
                 endpoint.state.follow(spec.breaker, spec.passive)
             endpoint.spec = wanted
             endpoint.slow_start = spec.balance.slow_start
+            endpoint.announce(spec.proxy_header)
             if spec.bulkhead is None and before.bulkhead is not None and endpoint.shared_in_flight is not None:
                 endpoint.shared_in_flight.clear()
             endpoints.append(endpoint)

@@ -34,6 +34,8 @@ CLIENT_KEYS: Final = 1 << 18
 CONNECTION_KEYS: Final = 1 << 15
 CONCURRENCY_WORDS: Final = 16
 _WORD: Final = 8
+_NO_ROW_WORDS: Final = memoryview(bytes(ROW_WORDS * _WORD)).cast("d")
+_NO_BUDGET_WORDS: Final = memoryview(bytes(BUDGET_WORDS * _WORD)).cast("d")
 
 
 class Lock:
@@ -146,13 +148,13 @@ class SharedTable:
         self.words[limit : limit + size] = memoryview(bytes(size * _WORD)).cast("d")
         for slot in range(self.slots):
             first = self.budget_cells(row, slot)
-            self.words[first : first + BUDGET_WORDS] = memoryview(bytes(BUDGET_WORDS * _WORD)).cast("d")
+            self.words[first : first + BUDGET_WORDS] = _NO_BUDGET_WORDS
 
     def clear_row(self, row: int) -> None:
         """A row begins anew: nothing is known of its endpoint, and nothing is in flight."""
         first = self.row(row)
         with self.endpoints:
-            self.words[first : first + ROW_WORDS] = memoryview(bytes(ROW_WORDS * _WORD)).cast("d")
+            self.words[first : first + ROW_WORDS] = _NO_ROW_WORDS
         for cell in self.in_flight_cells(row):
             self.words[cell] = 0.0
 

@@ -89,6 +89,7 @@ class AccessLog:
         trace_id: str | None = None,
         identity: str | None = None,
         request_id: str | None = None,
+        destination: str | None = None,
     ) -> None:
         """One request ended. ``upstream`` is an endpoint's name or ``NO_UPSTREAM``; ``reason`` is a reason word.
 
@@ -124,6 +125,8 @@ class AccessLog:
             line["trace_id"] = trace_id
         if identity:
             line["identity"] = identity
+        if destination:
+            line["destination"] = destination
         self._write(self._careful(line) if len(path) > MAX_PATH else self._encode(line))
         if (reason or status >= 500) and self.on_problem is not None:
             self.on_problem(line)
@@ -138,8 +141,12 @@ class AccessLog:
         bytes_out: int,
         reason: str | None = None,
         identity: str | None = None,
+        destination: str | None = None,
     ) -> None:
-        """One relayed connection ended after ``seconds``, having brought ``bytes_in`` from its client."""
+        """One relayed connection ended after ``seconds``, having brought ``bytes_in`` from its client.
+
+        ``destination`` is where it was going, where a rule of the kernel had brought it here.
+        """
         if self._shown != _ALL and (not reason or self._shown == _NONE):
             return
         if self._choosy and not reason and self._skips(""):
@@ -159,6 +166,8 @@ class AccessLog:
             line["reason"] = reason
         if identity:
             line["identity"] = identity
+        if destination:
+            line["destination"] = destination
         self._write(self._encode(line))
         if reason and self.on_problem is not None:
             self.on_problem(line)

@@ -104,6 +104,10 @@ class Totals(Collector):
         """Add to a counter. ValueError when ``name`` and ``labels`` are not those of one."""
         self._add_counter(_family(name, "counter", labels), labels, amount)
 
+    def series(self, name: str) -> dict[Labels, float]:
+        """The series of a counter as they are now."""
+        return dict(self._counters.get(name, {}))
+
     def counted(self, name: str) -> float:
         """The sum of all series of a counter."""
         return sum(self._counters.get(name, {}).values())

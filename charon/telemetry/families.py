@@ -102,6 +102,14 @@ def _table() -> dict[str, Family]:
             "Requests and connections refused because of who asked; the route is empty where the listener refuses.",
         ),
         Family(
+            Metric.INTERCEPTED,
+            counter,
+            ("direction", "result"),
+            "Connections that were brought here by the kernel, outbound or inbound, by what became of them: carried to "
+            "a service, passthrough to where they were going, or refused.",
+        ),
+        Family(Metric.INTERCEPT_ACTIVE, gauge, (), "Whether the rules of interception are in the kernel."),
+        Family(
             Metric.ACCEPT_PAUSES,
             counter,
             ("cause",),

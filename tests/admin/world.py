@@ -8,6 +8,7 @@ from typing import Any
 
 from charon.admin.app import AdminApp
 from charon.admin.permission import Permissions
+from charon.base.errors import StartError
 from charon.telemetry.events import EventLog
 from charon.telemetry.sink import LogSink
 
@@ -48,6 +49,11 @@ class World:
 
     def drain(self, delay: float) -> None:
         self.asked.append(delay)
+
+    def intercept(self, command: str) -> dict[str, Any]:
+        if self.problems:
+            raise StartError(self.problems[0])
+        return {"enabled": False}
 
     def set_log_level(self, level: str) -> None:
         self.asked.append(level)

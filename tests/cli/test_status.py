@@ -40,7 +40,7 @@ STATE: dict[str, Any] = {
     "workers": [
         {"slot": 0, "pid": 9, "ready": True, "crash_loop": False, "generation": 4, "deaths": 0, "connections": 12},
     ],
-    "certificates": [],
+    "certificates": [], "interception": None,
 }  # fmt: skip
 
 
@@ -74,6 +74,7 @@ def test_trouble_is_said_and_coloured() -> None:
         "log": {"file": "c.log", "level": "info", "lines_dropped": 3, "write_errors": 2},
         "registry": {"file": "r.yaml", "ok": False, "loaded_at": 0, "problems": ["r.yaml:1: no"]},
         "last_reload": {"ok": False, "at": 0, "problems": ["c.yaml:2: listen_port: no"], "digest": "d"},
+        "interception": {"up": False, "table": "t", "on_stop": "open", "trouble": "no nft", "connections": {}},
         "certificates": [
             {"name": "web", "kind": "certificate", "identity": None, "days_left": -1.0, "problem": "late",
              "warnings": [], "file": "web.pem"},
@@ -82,8 +83,9 @@ def test_trouble_is_said_and_coloured() -> None:
         ],
     }  # fmt: skip
     plain = "\n".join(table(state, Style(False)))
-    for said in ("not ready: not all", "log c.log: 2 failures", "  r.yaml:1: no", "refused", "  c.yaml:2: listen_port: no"):
-        assert said in plain
+    said = "not ready: not all", "log c.log: 2 failures", "  r.yaml:1: no", "refused", "  c.yaml:2: listen_port: no"
+    for text in (*said, "  trouble  no nft"):
+        assert text in plain
     assert "  certificate  web         expired" in plain and "web.pem  late\n" in plain + "\n"
     assert "  authority    spiffe://x  2 hours left" in plain and "ca.pem   a; b" in plain
     coloured = "\n".join(table(state, Style(True)))

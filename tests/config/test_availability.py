@@ -11,16 +11,10 @@ TARGET = "target_service_addr: a:1\n"
 
 REFUSED = [
     ("tracing", "{enabled: true}"),
-    ("intercept", "{enabled: true}"),
-    ("protocol", "auto"),
-    ("listeners[0].protocol", "AUTO"),
-    ("listeners[0].protocol", "auto"),
 ]
 
 OFF = [
     ("tracing", "{enabled: false, jaeger_endpoint: 'http://localhost:14268/api/traces', service_name: x}"),
-    ("intercept", "{enabled: off}"),
-    ("protocol", "http"),
 ]
 
 

@@ -100,6 +100,7 @@ def test_the_defaults(folder: Folder) -> None:
         "client_body": 60.0,
         "client_fin": 0.5,
         "tls_handshake": 10,
+        "detect": 0.2,
     }
     assert listener.limits.model_dump() == {
         "max_connections": 10_000,
@@ -143,7 +144,7 @@ def test_every_value_that_is_given_is_used(folder: Folder) -> None:
         protocol: tcp
         target_service_addr: http://[::1]:9091
         timeouts: {connect: 250ms, response_headers: 3, request: 1m, idle: 1h30m, client_header: "5", client_body: 7s,
-                   client_fin: 0, tls_handshake: 2s}
+                   client_fin: 0, tls_handshake: 2s, detect: 3s}
         limits: {max_connections: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 10MB, min_body_rate: 1KiB,
                  max_total_connections: 70, adaptive_concurrency: {enabled: true, target_latency: 200ms}}
         overload: {max_loop_lag: none, max_memory: 512MiB}
@@ -165,6 +166,7 @@ def test_every_value_that_is_given_is_used(folder: Folder) -> None:
         "client_body": 7,
         "client_fin": 0,
         "tls_handshake": 2,
+        "detect": 3,
     }
     compiled = compile_settings(config)
     assert compiled.listeners[0].limits == Limits(7, 8192, 9, 10_000_000, 1024)
@@ -351,7 +353,7 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
         ),
         (
             "target_service_addr: a:1\nroutes: [{sni: a.test, service: x}]",
-            "2: routes[0].sni: it is for tcp listeners, and http-8080 is none; give host",
+            "2: routes[0].sni: it is for tcp and auto listeners, and http-8080 is neither; give host",
         ),
         (
             "protocol: tcp\nroutes: [{sni: a.test, service: x, path: /x}]",

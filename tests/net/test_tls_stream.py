@@ -326,6 +326,10 @@ def test_a_client_learns_that_it_is_refused(wires: Wires) -> None:
     with pytest.raises(TlsError) as caught:
         pair.client.read(PATIENT)
     assert (caught.value.word, caught.value.refused) == ("refused_by_peer", True)
+    assert pair.client.peer() is Peer.RESET
+    with pytest.raises(TlsError):
+        pair.client.read(PATIENT)  # again and again: it never looks like an end
+    assert pair.client.failure is not None and pair.client.failure.refused
 
 
 def test_what_is_not_tls_is_handed_back(wires: Wires) -> None:

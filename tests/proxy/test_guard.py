@@ -14,8 +14,8 @@ from charon.net.capacity import Capacity
 from charon.proxy import guard as guard_module
 from charon.proxy.guard import Guard
 from charon.telemetry.events import EventLog
-from charon.telemetry.metrics import WorkerMetrics
 from charon.telemetry.sink import LogSink
+from tests.telemetry.conftest import Counting
 
 MB = 1 << 20
 
@@ -36,7 +36,7 @@ class Worker:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, spec: OverloadSpec) -> None:
         self.log = folder / "log"
         self.sink = LogSink(str(self.log))
-        self.metrics = WorkerMetrics()
+        self.metrics = Counting()
         self.capacity = Capacity(1024)
         self.hopeless = 0
         self.given_back = 0
@@ -65,7 +65,7 @@ class Worker:
 
     def counted(self, family: str) -> dict[str, float]:
         self.guard.report()
-        return {labels[0]: amount for labels, amount in self.metrics.collect()["counters"].get(family, [])}
+        return {labels[0]: amount for labels, amount in self.metrics.delta()["counters"].get(family, [])}
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ def faults(*arguments: str) -> subprocess.CompletedProcess[str]:
     ("name", "size", "figures"),
     [
         ("retry-load", ("--seconds", "2"), ("30% of 503: upstreams see", "100% of 503: upstreams see")),
+        ("websockets", ("--count", "20"), ("WebSockets ended", "reloads after which not all echoed")),
         ("rate-limit-keys", ("--count", "2000"), ("keys that passed", "one value, twenty times")),
         ("totals", ("--count", "2000"), ("counted", "latencies observed", "counters that fell")),
     ],

@@ -76,6 +76,7 @@ def test_a_worker_that_is_late_turns_new_work_away_until_it_keeps_up(
         metrics = charon.metrics()
         assert sample(metrics, SHED, cause="loop_lag") >= 2
         assert sample(metrics, "charon_overload_workers", cause="loop_lag") == 1
+        assert sample(metrics, "charon_overload_started_total", cause="loop_lag") >= 1
         mark = change(charon, backend, echo_server)
         ended = charon.wait_for_event("overload_ended", since=mark, cause="loop_lag")
         assert ended["seconds"] > 0

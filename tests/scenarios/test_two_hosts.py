@@ -43,7 +43,7 @@ def app(connection: Connection) -> None:
     else:
         head = connection.recv_until(b"\r\n\r\n")
         if b"pgrade: websocket" not in head:
-            connection.send(http_response(200, first + head))
+            connection.send(http_response(200, first + head, "Connection: close"))
             return
         connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     while data := connection.recv():

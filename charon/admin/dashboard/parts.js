@@ -44,6 +44,7 @@ function judge(state) {
   if (traffic.error_rate >= 0.05 && traffic.errors_per_second >= 0.1) {
     (traffic.error_rate >= 0.5 ? bad : warn).push([`${percent(traffic.error_rate)} of all requests are answered with an error`]);
   }
+  if (state.interception && state.interception.trouble) bad.push(["interception is in trouble", state.interception.trouble]);
   if (state.last_reload.ok === false) warn.push(["the last reload was refused", state.last_reload.problems[0]]);
   if (state.registry && !state.registry.ok) warn.push(["the registry file cannot be used", state.registry.problems[0]]);
   for (const one of state.certificates) {

@@ -93,4 +93,4 @@ class Root(Treatment, Traffic):
     )
     overload: Overload = block(Overload, "When a worker has more to do than it can.")
     tracing: Tracing = block(Tracing, "Distributed tracing.")
-    intercept: Intercept = block(Intercept, "Transparent interception.", live=False)
+    intercept: Intercept = block(Intercept, "Transparent interception.")

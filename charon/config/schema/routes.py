@@ -149,9 +149,10 @@ class Route(Section):
     response_headers: ResponseHeaders = block(ResponseHeaders, "Changes to the header fields of the answer.")
     sni: RouteHost = setting(
         "none",
-        "On `tcp` listeners without `tls`, which pass TLS through as it is: the server name that the connection's TLS "
-        "begins with, exact or `*.example.com` for one or more labels before `example.com`. A connection that fits no "
-        "rule, has no name or is no TLS goes to the listener's target; without one it is closed, as `no_route`.",
+        "On `tcp` and `auto` listeners without `tls`, which pass TLS through as it is: the server name that the "
+        "connection's TLS begins with, exact or `*.example.com` for one or more labels before `example.com`. A "
+        "connection that fits no rule, has no name or is no TLS goes to the listener's target; without one it is "
+        "closed, as `no_route`.",
         example="*.example.com",
     )
     access: Access = block(Access, "Which clients may use the route, by identity, of those that may use the listener.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 from charon.config.schema.balancing import LoadBalancing
 from charon.config.schema.breaker import CircuitBreaker
@@ -12,7 +12,7 @@ from charon.config.schema.retry import Retry
 from charon.config.schema.section import Section, block, setting
 from charon.config.schema.timeouts import ServiceTimeouts
 from charon.config.schema.tls import ServiceTls
-from charon.config.schema.values import StaticTarget
+from charon.config.schema.values import Choice, StaticTarget
 
 
 class Treatment(Section):
@@ -43,3 +43,9 @@ class Service(Treatment):
     limits: ServiceLimits = block(ServiceLimits, "How much the endpoints of this service are given.")
     timeouts: ServiceTimeouts = block(ServiceTimeouts, "How long Charon waits for this service.")
     tls: ServiceTls = block(ServiceTls, "TLS towards this service.")
+    proxy_protocol: Annotated[str | None, *Choice("v1", "v2", none=True)] = setting(
+        "none",
+        "Begin connections to this service with a PROXY header of this version, which names the client. Connections "
+        "are then not shared: each request has its own.",
+        example="v2",
+    )

@@ -45,6 +45,11 @@ class Timeouts(Section):
         "From the beginning of a connection to the end of its TLS handshake, or, where TCP connections are routed by "
         "`sni`, to that name. Then the connection is closed, and `tls_handshake_failed` says `timeout`.",
     )
+    detect: PositiveDuration = setting(
+        "200ms",
+        "With `protocol: auto`: how long a client may be silent, or leave it open what it speaks, before its "
+        "connection is carried as TCP. Clients of protocols in which the server speaks first wait that long.",
+    )
     client_fin: Duration = setting(
         "500ms",
         "How long a request that is not answered yet goes on after its client has closed its sending side, which "
@@ -57,7 +62,7 @@ class ServiceTimeouts(Section):
     `request`."""
 
     elsewhere: ClassVar = dict.fromkeys(
-        ("client_header", "client_body", "client_fin", "tls_handshake"),
+        ("client_header", "client_body", "client_fin", "tls_handshake", "detect"),
         "it is about clients; give it in timeouts at the top level or in an entry of listeners",
     )
 
