@@ -81,6 +81,8 @@ class Metric:
     SERVICE_PANIC: Final = "charon_service_all_ejected"
     HTTP_IN_FLIGHT: Final = "charon_http_requests_in_flight"
     UPSTREAM_REQUESTS_IN_FLIGHT: Final = "charon_upstream_requests_in_flight"
+    LISTENER_REQUESTS: Final = "charon_listener_requests_total"
+    LISTENER_ERRORS: Final = "charon_listener_request_errors_total"
     CONNECTIONS: Final = "charon_listener_connections"
     CONNECTIONS_TOTAL: Final = "charon_listener_accepted_connections_total"
     ACCEPT_ERRORS: Final = "charon_listener_accept_errors_total"

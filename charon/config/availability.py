@@ -19,11 +19,6 @@ def never(value: object) -> bool:
     return False
 
 
-def absent(value: object) -> bool:
-    """Off when nothing is given."""
-    return value is None or value == {} or value == [] or str(value).strip().lower() == "none"
-
-
 def disabled(block: object) -> bool:
     """Off for a block that is not enabled: ``enabled`` is false or not given."""
     return isinstance(block, Mapping) and is_false(block.get("enabled"))
@@ -55,7 +50,6 @@ class Later:
 
 NOT_YET: Final = (
     Later("tracing", disabled),
-    Later("admin.address", absent),
 )
 
 REFUSAL: Final = "not available in this version"

@@ -45,6 +45,8 @@ class Config:
     registry_file: Path | None
     admin_socket: Path
     log_file: Path | None
+    read_token_file: Path | None
+    write_token_file: Path | None
 
     @property
     def folder(self) -> Path:
@@ -205,13 +207,16 @@ def _config(path: Path, root: Root, listeners: tuple[Listener, ...], environ: Ma
         static = static_names(root)
         needed = any(name not in static for name, _ in named_services(root, listeners))
         registry = DEFAULT_REGISTRY if needed else None
+    admin = root.admin
     return Config(
         file=path.absolute(),
         root=root,
         listeners=listeners,
         registry_file=None if registry is None else folder / registry,
-        admin_socket=folder / root.admin.socket if root.admin.socket else default_admin_socket(environ),
+        admin_socket=folder / admin.socket if admin.socket else default_admin_socket(environ),
         log_file=None if root.logging.file is None else folder / root.logging.file,
+        read_token_file=None if admin.read_token_file is None else folder / admin.read_token_file,
+        write_token_file=None if admin.write_token_file is None else folder / admin.write_token_file,
     )
 
 

@@ -25,8 +25,19 @@ from charon.config.snapshot import (
 
 Treat = Callable[[str, tuple[EndpointSpec, ...], int], ServiceSpec]
 
-_RESTART = {"workers": "workers", "admin.socket": "admin_socket"}
+_RESTART = {"workers": "workers", "admin.socket": "admin_socket", "admin": "admin"}
 """Keys that are read at start only, and the fields that hold them."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSpec:
+    """Who may do what over the admin API. ``address`` is as configured, None for no TCP; the token files are absolute
+    paths."""
+
+    address: str | None = None
+    read_token_file: str | None = None
+    write_token_file: str | None = None
+    group_may_write: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +48,8 @@ class Settings:
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
     file from another. ``workers`` is a number; ``drain_timeout`` and ``worker_timeout`` are in seconds;
     ``max_connections`` is of all listeners together. ``certificates`` are the sources of ``Snapshot.materials``, by
-    name. ``intercept`` is None where it is off.
+    name. ``intercept`` is None where it is off. ``effective`` is the whole configuration as JSON, with all defaults and
+    without secrets.
     """
 
     file: str
@@ -58,6 +70,8 @@ class Settings:
     intercept: InterceptSpec | None = None
     max_connections: int | None = None
     overload: OverloadSpec = field(default_factory=OverloadSpec)
+    admin: AdminSpec = AdminSpec()
+    effective: bytes = b"{}"
 
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
         """The keys of ``changed`` that differ and cannot be put in force while Charon runs."""

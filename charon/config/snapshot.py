@@ -364,6 +364,7 @@ class ListenerSpec:
     ``direction`` is ``outbound`` or ``inbound`` where connections are carried to their original destination; those that
     belong to no service only where ``passthrough`` is true. ``opaque_ports`` are ranges of destination ports where the
     first bytes are not looked at. ``accept_proxy`` are the networks whose connections begin with a PROXY header.
+    ``request_id``: requests have a name (X-Request-Id).
     """
 
     name: str
@@ -374,6 +375,7 @@ class ListenerSpec:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     access_log: bool = True
+    request_id: bool = False
     rate_limit: RateLimitSpec | None = None
     max_connections_per_client: int | None = None
     metrics_path: str | None = None

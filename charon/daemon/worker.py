@@ -48,6 +48,7 @@ from charon.telemetry.access_log import AccessLog
 from charon.telemetry.events import EventLog
 from charon.telemetry.ledger import Ledger
 from charon.telemetry.metrics import WorkerMetrics
+from charon.telemetry.problems import Problems
 from charon.telemetry.sink import LogSink
 
 SWEEP_SECONDS = 0.2
@@ -75,6 +76,9 @@ class Worker:
         self.events = EventLog(self.sink, logging.level, logging.format, logging.environment, worker=slot)
         self.events.capture_libraries()
         self.access_log = AccessLog(self.sink, logging.format, logging.level)
+        self.problems = Problems()
+        self.events.watch(self.problems.add)
+        self.access_log.on_problem = self.problems.add
         metrics = WorkerMetrics(Ledger(descriptors[-1]))
         table = SharedTable(descriptors[0], self.slots, (descriptors[1], descriptors[2]))
         sharing = Sharing(table, slot, bytes.fromhex(hello["secret"]), metrics, self.events)
@@ -258,7 +262,9 @@ class Worker:
         self.plane.metrics.count_up_to(Metric.LOG_DROPPED, (), self.sink.dropped)
         self.plane.metrics.count_up_to(Metric.LOG_WRITE_ERRORS, (), self.sink.errors)
         state = self.plane.state(servers)
-        self._send({"type": "report", "id": request, "delta": self.plane.metrics.collect(), "state": state})
+        report = {"type": "report", "id": request, "delta": self.plane.metrics.collect(), "state": state}
+        problems = self.problems.take()
+        self._send(report | {"problems": problems} if problems else report)
 
     def _send(self, message: Message) -> None:
         try:

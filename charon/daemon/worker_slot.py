@@ -26,6 +26,7 @@ from charon.net.tasks import spawn
 from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
 from charon.telemetry.ledger import Ledger, LedgerReader
+from charon.telemetry.problems import RecentProblems
 
 _Order = tuple[dict[str, Any], list[int]]
 """A message and descriptors of its own that go with it."""
@@ -56,6 +57,7 @@ class WorkerSlot:
         shared: Shared,
         totals: Totals,
         events: EventLog,
+        problems: RecentProblems,
         on_absence: Callable[[int, bool], None],
     ) -> None:
         self.slot = slot
@@ -74,6 +76,7 @@ class WorkerSlot:
         self._shared = shared
         self._totals = totals
         self._events = events
+        self._problems = problems
         self._on_absence = on_absence
         self._silence = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -302,6 +305,7 @@ class WorkerSlot:
             self.state = _state(message["state"])
             assert self._ledger is not None, "it is closed when the channel is"
             self._totals.add(self.slot, message["delta"] | self._ledger.take())
+            self._problems.add_reported(message.get("problems", []), self.slot)
             self._answer(message["id"], True)
         elif kind == "ready":
             self.ready.set()

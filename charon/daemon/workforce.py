@@ -18,6 +18,7 @@ from charon.daemon.worker_slot import WorkerSlot
 from charon.net.tasks import spawn
 from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
+from charon.telemetry.problems import RecentProblems
 
 START_SECONDS = 30.0
 """How long the first workers may take to get ready."""
@@ -46,6 +47,7 @@ class Workforce:
         shared: Shared,
         totals: Totals,
         events: EventLog,
+        problems: RecentProblems,
     ) -> None:
         self._listeners = listeners
         self._last_request = 0
@@ -60,6 +62,7 @@ class Workforce:
                 shared,
                 totals,
                 events,
+                problems,
                 on_absence=self._on_absence,
             )
             for number in range(count)

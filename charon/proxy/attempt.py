@@ -39,6 +39,7 @@ from charon.proxy.upload import Upload
 from charon.wire.chunked import encode_chunk, encode_last
 from charon.wire.framing import answer_framing
 from charon.wire.messages import CHUNKED, UNTIL_CLOSE, ResponseHead, parse_response, serialize_response
+from charon.wire.request_id import line, without
 
 if TYPE_CHECKING:
     from charon.proxy.endpoint import Endpoint
@@ -380,6 +381,9 @@ class Attempt:
             response.fields = edits.apply(response.fields)
         if exchange.set_cookie is not None:
             extra += b"Set-Cookie: %b\r\n" % exchange.set_cookie
+        if exchange.request_id:
+            response.fields = without(response.fields)
+            extra += line(exchange.request_id)
         out = serialize_response(response, head.version, framing, extra)
         # A client that was told to close after an unfinished upload is not read from any more; neither is the upstream.
         reusable = response.keep_alive and uploaded
@@ -457,6 +461,9 @@ class Attempt:
         exchange = self.exchange
         upgrade = response.upgrade or (exchange.head.upgrade if exchange.head is not None else None) or b""
         extra = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
+        if exchange.request_id:
+            response.fields = without(response.fields)
+            extra += line(exchange.request_id)
         exchange.status = 101
         exchange.started = True
         idle = self.exchange.timeouts.idle

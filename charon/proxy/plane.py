@@ -59,11 +59,12 @@ class DataPlane:
     def service(self, name: str) -> Service | None:
         return self.services.get(name)
 
-    def rate_limited(self, limit: str, client: str, now: float) -> None:
-        """Something was over ``limit``: count it, and say so at most once a second for each limit."""
+    def rate_limited(self, limit: str, client: str, now: float, **ids: Any) -> None:
+        """Something was over ``limit``: count it, and say so at most once a second for each limit. ``ids`` are what
+        names the request, where it has a name."""
         self.metrics.count(Metric.HTTP_RATE_LIMITED, (limit,))
         if self.may_tell(limit, now):
-            self.events.warning(Event.RATE_LIMITED, limit=limit, client=client)
+            self.events.warning(Event.RATE_LIMITED, limit=limit, client=client, **ids)
 
     def server_tls(self, spec: ListenerSpec) -> ServerTls | None:
         """TLS of a listener: the same object for as long as neither its spec nor its material changes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from charon.base.errors import Blame
 from charon.base.names import NO_UPSTREAM, Metric
 from charon.proxy.intercepted import text
 
@@ -29,8 +30,11 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
     plane = connection.server.plane
     reason = exchange.reason
     plane.metrics.http_request(method, exchange.status, upstream, seconds)
+    failed = exchange.status >= 500
     if reason is not None:
         plane.metrics.count(Metric.HTTP_FAILURES, (listener.name, reason.word))
+        failed = failed or (exchange.status < 400 and reason.blame is not Blame.CLIENT)  # it was broken off
+    connection.server.counters.answered(failed)
     if listener.access_log:
         plane.access_log.http(
             method,
@@ -47,5 +51,6 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
             reason.word if reason is not None else None,
             "HTTP/1.0" if head is not None and head.version == 10 else "HTTP/1.1",
             identity=connection.identity,
+            request_id=exchange.request_id.decode("ascii") if exchange.request_id else None,
             destination=None if connection.destination is None else text(connection.destination),
         )

@@ -79,6 +79,13 @@ def _table() -> dict[str, Family]:
         ),
         Family(Metric.HTTP_RATE_LIMITED, counter, ("route",), "HTTP requests refused because of a rate limit."),
         Family(Metric.HTTP_IN_FLIGHT, gauge, ("listener",), "HTTP requests being handled now."),
+        Family(Metric.LISTENER_REQUESTS, counter, ("listener",), "HTTP requests answered, by the listener."),
+        Family(
+            Metric.LISTENER_ERRORS,
+            counter,
+            ("listener",),
+            "HTTP requests that were answered with 500 or above, by a service or by Charon, or broken off.",
+        ),
         Family(Metric.CONNECTIONS, gauge, ("listener",), "Open client connections."),
         Family(Metric.CONNECTIONS_TOTAL, counter, ("listener",), "Client connections accepted."),
         Family(Metric.ACCEPT_ERRORS, counter, ("listener",), "Failures to accept a client connection."),

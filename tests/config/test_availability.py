@@ -11,12 +11,10 @@ TARGET = "target_service_addr: a:1\n"
 
 REFUSED = [
     ("tracing", "{enabled: true}"),
-    ("admin.address", "127.0.0.1:1"),
 ]
 
 OFF = [
     ("tracing", "{enabled: false, jaeger_endpoint: 'http://localhost:14268/api/traces', service_name: x}"),
-    ("admin.address", "none"),
 ]
 
 
