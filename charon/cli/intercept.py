@@ -27,7 +27,12 @@ def register(subparsers: Any) -> None:
     )
     commands = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
     for name, text in _COMMANDS.items():
-        add_socket(commands.add_parser(name, help=text, description=text, allow_abbrev=False))
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        add_socket(command)
+        if name == "down":
+            command.add_argument(
+                "--stopping", action="store_true", help="only as on_stop says: rules that are to fail closed stay"
+            )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,6 +63,15 @@ def _down(args: argparse.Namespace) -> int:
     from charon.base.errors import ConfigError, StartError
     from charon.intercept import kernel
 
+    table = "charon"
+    try:
+        spec = _settings(args).intercept
+        table = table if spec is None else spec.table
+        if args.stopping and spec is not None and not spec.fail_open:
+            print("the rules stay, as on_stop is closed")
+            return 0
+    except (ConfigError, StartError) as error:
+        _warn(error)
     try:
         running = _ask(args, "/api/intercept/down")
     except (ConfigError, StartError) as error:
@@ -66,12 +80,6 @@ def _down(args: argparse.Namespace) -> int:
     if running is not None and running["enabled"]:
         print("down")
         return 0
-    try:
-        spec = _settings(args).intercept
-        table = "charon" if spec is None else spec.table
-    except (ConfigError, StartError) as error:
-        _warn(error)
-        table = "charon"
     print("down" if kernel.remove(table) else "there were no rules")
     return 0
 

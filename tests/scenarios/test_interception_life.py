@@ -109,6 +109,15 @@ def start(world: World, start_charon: StartCharon) -> Iterator[Callable[..., Cha
 Start = Callable[..., CharonProcess]
 
 
+@pytest.fixture(scope="class")
+def running(world: World, start_shared_charon: StartCharon) -> Iterator[CharonProcess]:
+    """For the tests that leave it as it was."""
+    charon = start_shared_charon(CONFIG, prefix=world.a.prefix)
+    yield charon
+    assert charon.stop() == 0
+    assert not world.is_there() and world.is_open()
+
+
 def kill(charon: CharonProcess) -> None:
     """End the supervisor and its workers at once, with no chance to clear up."""
     pids = [charon.pid, *charon.worker_pids()]
@@ -119,104 +128,61 @@ def kill(charon: CharonProcess) -> None:
     eventually(lambda: not any(alive(pid) for pid in pids[1:]))
 
 
-def test_start_check_stop(world: World, start: Start) -> None:
-    charon = start()
-    world.carried(charon)
-    assert world.command(charon, "check") == (0, "the kernel has what is wanted\n")
-    assert "redirect to :15001" in world.command(charon, "show")[1]
-    assert charon.stop() == 0
-    assert not world.is_there() and world.is_open()
-    assert world.command(charon, "check")[0] == 0
-    assert world.command(charon, "up") == (
-        3,
-        "charon: no Charon is running to which the rules could lead; it puts them up when it starts\n",
-    )
+class TestWhileOneRuns:
+    """All of these leave it as it was."""
 
+    def test_the_rules_are_what_is_wanted(self, world: World, running: CharonProcess) -> None:
+        world.carried(running)
+        assert world.command(running, "check") == (0, "the kernel has what is wanted\n")
+        assert "redirect to :15001" in world.command(running, "show")[1]
 
-def test_killed_with_no_chance_to_clear_up(world: World, start: Start) -> None:
-    charon = start()
-    world.carried(charon)
-    kill(charon)
-    eventually(world.is_open)  # the kernel ends the rules by itself
-    code, text = world.command(charon, "check")
-    assert (code, text) == (1, "there is a table that nobody keeps; charon intercept down removes it\n")
-    assert world.command(charon, "down") == (0, "down\n")
-    assert not world.is_there() and world.is_open()
-    assert world.command(charon, "down") == (0, "there were no rules\n")
+    def test_a_killed_worker_is_no_matter(self, world: World, running: CharonProcess) -> None:
+        os.kill(running.worker_pids()[0], signal.SIGKILL)
+        running.wait_for_events("worker_started", 2)
+        world.carried(running)
+        assert world.command(running, "check")[0] == 0
 
+    def test_a_stopped_supervisor_gives_no_sign_of_life(self, world: World, running: CharonProcess) -> None:
+        running.signal(signal.SIGSTOP)
+        try:
+            eventually(lambda: "expires" not in world.a.rules())
+            since = len(running.log_lines())
+            assert world.is_open()
+            assert not running.log_lines()[since:]
+        finally:
+            running.signal(signal.SIGCONT)
+        eventually(lambda: "expires" in world.a.rules())
+        world.carried(running)
 
-def test_started_again_after_it_was_killed(world: World, start: Start) -> None:
-    kill(start())
-    second = start()
-    world.carried(second)
-    assert world.a.rules().count("table inet charon") == 1
-    assert second.stop() == 0
-    assert not world.is_there() and world.is_open()
+    def test_a_second_one_changes_nothing(self, world: World, running: CharonProcess, make_charon: StartCharon) -> None:
+        rules = world.a.command("nft", "-s", "list", "ruleset")
+        second = make_charon(CONFIG, prefix=world.a.prefix)
+        second.start(wait=False)
+        assert second.wait() == 3  # the port is taken
+        assert world.a.command("nft", "-s", "list", "ruleset") == rules
+        world.carried(running)
 
-
-def test_a_stopped_supervisor_gives_no_sign_of_life(world: World, start: Start) -> None:
-    charon = start()
-    charon.signal(signal.SIGSTOP)
-    try:
-        eventually(lambda: "expires" not in world.a.rules())
-        since = len(charon.log_lines())
+    def test_rules_that_somebody_flushes_or_changes_come_back(self, world: World, running: CharonProcess) -> None:
+        since = len(running.log_lines())
+        world.a.nft("flush ruleset")
         assert world.is_open()
-        assert not charon.log_lines()[since:]
-    finally:
-        charon.signal(signal.SIGCONT)
-    eventually(lambda: "expires" in world.a.rules())
-    world.carried(charon)
-
-
-def test_a_killed_worker_is_no_matter(world: World, start: Start) -> None:
-    charon = start()
-    os.kill(charon.worker_pids()[0], signal.SIGKILL)
-    charon.wait_for_events("worker_started", 2)
-    world.carried(charon)
-    assert world.command(charon, "check")[0] == 0
-
-
-def test_a_second_one_changes_nothing(world: World, start: Start, make_charon: StartCharon) -> None:
-    first = start()
-    rules = world.a.command("nft", "-s", "list", "ruleset")
-    second = make_charon(CONFIG, prefix=world.a.prefix)
-    second.start(wait=False)
-    assert second.wait() == 3  # the port is taken
-    assert world.a.command("nft", "-s", "list", "ruleset") == rules
-    world.carried(first)
-
-
-def test_rules_that_somebody_flushes_or_changes_come_back(world: World, start: Start) -> None:
-    charon = start()
-    world.a.nft("flush ruleset")
-    assert world.is_open()
-    assert charon.wait_for_event("intercept_restored")["found"] == "the table is not there"
-    world.carried(charon)
-    since = len(charon.log_lines())
-    world.a.nft("insert rule inet charon outbound counter accept")
-    found = charon.wait_for_event("intercept_restored", since=since)["found"]
-    assert found.startswith("there is a rule that is not Charon's: ")
-    assert world.command(charon, "check")[0] == 0
-    world.carried(charon)
-
-
-def test_other_tables_are_left_alone(world: World, start: Start) -> None:
-    world.a.nft("table inet other { chain c { type filter hook input priority 0; tcp dport 1 drop; }; }")
-    charon = start()
-    world.carried(charon)
-    assert charon.stop() == 0
-    assert "table inet other" in world.a.rules() and not world.is_there()
+        assert running.wait_for_event("intercept_restored", since=since)["found"] == "the table is not there"
+        world.carried(running)
+        since = len(running.log_lines())
+        world.a.nft("insert rule inet charon outbound counter accept")
+        found = running.wait_for_event("intercept_restored", since=since)["found"]
+        assert found.startswith("there is a rule that is not Charon's: ")
+        world.carried(running)
 
 
 def test_connections_that_are_open_go_on(world: World, start: Start) -> None:
-    """Those from before the rules are not taken, those that are carried end with Charon, not with the rules."""
+    """Those from before the rules are not taken, those that are carried do not end with the rules."""
     with world.a.inside():
         before = socket.create_connection((world.b.ip, 80), PATIENCE)
-        before.settimeout(PATIENCE)
+    world.a.nft("table inet other { chain c { type filter hook input priority 0; tcp dport 1 drop; }; }")
     charon = start()
     with world.a.inside():
         through = socket.create_connection((world.b.ip, 80), PATIENCE)
-        through.settimeout(PATIENCE)
     request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     with before, through:
         for sock in (before, through):
@@ -232,28 +198,40 @@ def test_connections_that_are_open_go_on(world: World, start: Start) -> None:
     assert len(charon.log_lines("http_request")) == 2, "what was taken away stays away"
     assert world.command(charon, "up") == (0, "up\n")
     world.carried(charon)
-    assert charon.stop() == 0
-    assert not world.is_there() and world.is_open()
-
-
-def test_what_is_under_way_at_a_stop_is_finished(world: World, start: Start) -> None:
-    charon = start()
     with world.a.inside():
-        sock = socket.create_connection((world.b.ip, 80), PATIENCE)
-    with sock:
-        sock.settimeout(PATIENCE)
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n")
+        last = socket.create_connection((world.b.ip, 80), PATIENCE)
+    with last:
+        last.sendall(request[:-2])
         charon.signal(signal.SIGTERM)
         charon.wait_for_event("shutting_down")
         assert "redirect" not in world.a.rules() and world.is_open()
-        sock.sendall(b"\r\n")
-        assert sock.recv(65_536).endswith(b"80")
+        last.sendall(request[-2:])
+        assert last.recv(65_536).endswith(b"80"), "what is under way at a stop is finished"
     assert charon.wait() == 0
-    assert len(charon.log_lines("http_request")) == 1
-    assert not world.is_there()
+    assert not world.is_there() and "table inet other" in world.a.rules()
+    assert world.command(charon, "check")[0] == 0
+    assert world.command(charon, "up") == (
+        3,
+        "charon: no Charon is running to which the rules could lead; it puts them up when it starts\n",
+    )
 
 
-def test_an_upgrade_keeps_the_rules(world: World, start: Start) -> None:
+def test_killed_with_no_chance_to_clear_up(world: World, start: Start) -> None:
+    charon = start()
+    kill(charon)
+    eventually(world.is_open)  # the kernel ends the rules by itself
+    code, text = world.command(charon, "check")
+    assert (code, text) == (1, "there is a table that nobody keeps; charon intercept down removes it\n")
+    second = start()
+    world.carried(second)
+    assert world.a.rules().count("table inet charon") == 1
+    kill(second)
+    assert world.command(charon, "down") == (0, "down\n")
+    assert not world.is_there() and world.is_open()
+    assert world.command(charon, "down") == (0, "there were no rules\n")
+
+
+def test_an_upgrade_hands_the_rules_on(world: World, start: Start) -> None:
     charon = start()
     stop, failures = threading.Event(), []
 
@@ -272,7 +250,6 @@ def test_an_upgrade_keeps_the_rules(world: World, start: Start) -> None:
         asking.join(PATIENCE)
     assert not failures
     assert not charon.log_lines("intercept_down")
-    assert world.command(charon, "check")[0] == 0
     world.carried(charon)
 
 
@@ -290,12 +267,14 @@ def test_a_reload_changes_the_rules_and_ends_them(world: World, start: Start) ->
     assert charon.admin("/api/reload", "POST")[0] == 200
     rules = world.a.rules()
     assert rules.count("redirect") == 2 and "9001" in rules.partition("table inet second")[2]
-    charon.write_config(config(enabled=False))
-    assert charon.admin("/api/reload", "POST")[0] == 200
-    assert "redirect" not in world.a.rules() and world.is_open()
     charon.write_config(config(outbound={"listener": "out", "users": ["nobody-knows"]}))
     status, body = charon.admin("/api/reload", "POST")
     assert status == 422 and b"there is no user nobody-knows" in body
+    charon.write_config(config(enabled=False))
+    assert charon.admin("/api/reload", "POST")[0] == 200
+    assert "redirect" not in world.a.rules() and world.is_open()
+    assert charon.stop() == 0
+    assert not world.a.rules().strip()
 
 
 def test_closed_on_stop(world: World, start: Start) -> None:
@@ -305,29 +284,22 @@ def test_closed_on_stop(world: World, start: Start) -> None:
     assert world.gets(world.a, world.b, 80) is None and world.gets(world.b, world.a, 9000) is None
     assert world.gets(world.b, world.a, 22) == "22" and world.gets(world.a, world.b, 22) == "22"
     assert world.command(charon, "check") == (0, "the kernel has what is wanted\n")
+    assert world.command(charon, "down", "--stopping") == (0, "the rules stay, as on_stop is closed\n")
     assert world.command(charon, "down") == (0, "down\n")
     assert world.is_open()
     assert world.command(charon, "check") == (1, "the table is not there\n")
-    assert world.command(charon, "up") == (0, "up\n")
-    assert world.gets(world.a, world.b, 80) is None
     again = start(config(on_stop="closed"))
-    world.carried(again)
-    assert again.stop() == 0 and world.is_there()
-
-
-def test_the_way_out_needs_no_configuration(world: World, start: Start) -> None:
-    charon = start(config(on_stop="closed"))
-    kill(charon)
-    charon.write_config("intercept: {enabled: perhaps}")
-    code, text = world.command(charon, "down")
-    assert (code, text) == (0, "down\n")
+    assert again.stop() == 0
+    assert world.gets(world.a, world.b, 80) is None
+    again.write_config("intercept: {enabled: perhaps}")  # the way out does not need it
+    assert world.command(again, "down") == (0, "down\n")
     assert not world.is_there() and world.is_open()
 
 
 def test_without_the_capability_charon_does_not_start(world: World, make_charon: StartCharon) -> None:
     less = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
-    charon = make_charon(CONFIG, prefix=[*world.a.prefix, *less])
+    charon = make_charon(CONFIG, prefix=[*world.b.prefix, *less])
     charon.start(wait=False)
     assert charon.wait() == 3
     assert "CAP_NET_ADMIN" in charon.stderr()
-    assert not world.is_there() and world.is_open()
+    assert not world.b.rules().strip() and world.is_open()
