@@ -34,6 +34,9 @@ class Event:
     CONFIG_RELOADED: Final = "config_reloaded"
     CONFIG_RELOAD_FAILED: Final = "config_reload_failed"
     LOG_REOPENED: Final = "log_reopened"
+    TRACING_EXPORT_FAILED: Final = "tracing_export_failed"
+    TRACING_EXPORT_RECOVERED: Final = "tracing_export_recovered"
+    TRACING_EXPORTER_DIED: Final = "tracing_exporter_died"
     INTERNAL_ERROR: Final = "internal_error"
     LIBRARY_LOG: Final = "library_log"
     ADMIN_STARTED: Final = "admin_started"
@@ -73,5 +76,17 @@ class Metric:
     WORKERS: Final = "charon_workers"
     WORKER_RESTARTS: Final = "charon_worker_restarts_total"
     LOG_DROPPED: Final = "charon_log_lines_dropped_total"
+    TRACE_SPANS_EXPORTED: Final = "charon_trace_spans_exported_total"
+    TRACE_SPANS_DROPPED: Final = "charon_trace_spans_dropped_total"
     BUILD_INFO: Final = "charon_build_info"
     START_TIME: Final = "charon_start_time_seconds"
+
+
+class SpanKey:
+    """Attributes of spans, besides those of OpenTelemetry's semantic conventions."""
+
+    LISTENER: Final = "charon.listener"
+    ROUTE: Final = "charon.route"
+    SERVICE: Final = "charon.service"
+    UPSTREAM: Final = "charon.upstream"
+    REASON: Final = "charon.reason"

@@ -59,7 +59,6 @@ class Later:
 
 
 NOT_YET: Final = (
-    Later("tracing", disabled),
     Later("tls", disabled),
     Later("tls.upstream_tls", is_false),
     Later("intercept", disabled),

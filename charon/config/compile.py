@@ -12,8 +12,8 @@ from charon.config.load import Config
 from charon.config.registry import Target
 from charon.config.schema.listener import Listener
 from charon.config.schema.root import Root
-from charon.config.settings import Settings
-from charon.config.snapshot import Limits, ListenerSpec, LoggingSpec, ServiceSpec, Timeouts
+from charon.config.settings import ExportSpec, Settings
+from charon.config.snapshot import Limits, ListenerSpec, LoggingSpec, ServiceSpec, Timeouts, TracingSpec
 
 
 def compile_settings(config: Config) -> Settings:
@@ -36,8 +36,30 @@ def compile_settings(config: Config) -> Settings:
         workers=config.worker_count,
         drain_timeout=root.drain_timeout,
         digest="",
+        tracing=_tracing(root),
+        export=_export(config),
     )
     return replace(settings, digest=blake2b(pickle.dumps(settings), digest_size=6).hexdigest())
+
+
+def _tracing(root: Root) -> TracingSpec | None:
+    tracing = root.tracing
+    if not tracing.enabled:
+        return None
+    return TracingSpec(tracing.sample_ratio, tracing.propagation, tracing.exports)
+
+
+def _export(config: Config) -> ExportSpec | None:
+    tracing = config.root.tracing
+    if not tracing.enabled or not tracing.exports:
+        return None
+    return ExportSpec(
+        service_name=tracing.service_name,
+        jaeger_endpoint=tracing.jaeger_endpoint,
+        otlp_endpoint=tracing.otlp_endpoint,
+        otlp_headers=tuple(tracing.otlp_headers.items()),
+        ca_file=None if tracing.ca_file is None else str(config.file.parent / tracing.ca_file),
+    )
 
 
 def static_targets(config: Config) -> dict[str, tuple[Target, ...]]:

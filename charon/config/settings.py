@@ -8,13 +8,25 @@ which hands back a :class:`Settings`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from charon.config.registry import Target
-from charon.config.snapshot import ListenerSpec, LoggingSpec, ServiceSpec, Snapshot
+from charon.config.snapshot import ListenerSpec, LoggingSpec, ServiceSpec, Snapshot, TracingSpec
 
 _RESTART = {"workers": "workers", "admin.socket": "admin_socket"}
 """Keys that are read at start only, and the fields that hold them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSpec:
+    """Where spans go: URLs, None where there is no such collector. ``otlp_headers`` may hold secrets. ``ca_file`` is
+    absolute, None for the system's authorities."""
+
+    service_name: str
+    jaeger_endpoint: str | None = None
+    otlp_endpoint: str | None = None
+    otlp_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ca_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +35,8 @@ class Settings:
 
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
-    file from another. ``workers`` is a number;
-    ``drain_timeout`` is in seconds.
+    file from another. ``workers`` is a number; ``drain_timeout`` is in seconds. ``tracing`` is None where tracing is
+    off, ``export`` where there is nobody to export spans to.
     """
 
     file: str
@@ -38,6 +50,8 @@ class Settings:
     workers: int
     drain_timeout: float
     digest: str
+    tracing: TracingSpec | None = None
+    export: ExportSpec | None = None
 
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
         """The keys of ``changed`` that differ and cannot be put in force while Charon runs."""
@@ -64,6 +78,7 @@ class Settings:
             drain_timeout=self.drain_timeout,
             admin_socket=self.admin_socket,
             instance_id=instance_id,
+            tracing=self.tracing,
         )
 
     def _treated(self, name: str, found: ServiceSpec) -> ServiceSpec:

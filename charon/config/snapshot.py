@@ -332,6 +332,16 @@ class LoggingSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSpec:
+    """``sample_ratio`` (0 to 1) of new traces are sampled. ``propagation`` holds words of
+    ``charon.wire.tracecontext.FORMATS``. ``record``: there is somebody to export spans to."""
+
+    sample_ratio: float = 1.0
+    propagation: tuple[str, ...] = ("w3c",)
+    record: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything a worker does, as of ``generation`` (counts up with every change)."""
 
@@ -343,3 +353,4 @@ class Snapshot:
     drain_timeout: float = 30.0
     admin_socket: str = ""
     instance_id: str = ""
+    tracing: TracingSpec | None = None

@@ -27,6 +27,7 @@ from charon.config.settings import Settings
 from charon.config.snapshot import ListenerSpec, Snapshot
 from charon.daemon.listeners import ListenerSockets, Sockets, close_all
 from charon.daemon.shared import Shared
+from charon.daemon.tracing import SpanExport
 from charon.daemon.worker_slot import WorkerSlot
 from charon.discovery.directory import Directory
 from charon.discovery.dns import Resolver
@@ -88,6 +89,7 @@ class Supervisor:
         self._registry: RegistryFile | None = None
         self._directory = self._make_directory(settings)
         self._shared = Shared(settings.workers, self.totals, events)
+        self._tracing = SpanExport(self.totals, events, self._instance)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -122,6 +124,7 @@ class Supervisor:
         self.snapshot = self._compile(1)
         self._listeners = ListenerSockets(count)
         self._listeners.adopt(settings.listeners, self._listeners.prepare(settings.listeners))
+        self._tracing.follow(settings.export)
         self._slots = [self._make_slot(slot, count) for slot in range(count)]
         for worker in self._slots:
             worker.start()
@@ -165,6 +168,7 @@ class Supervisor:
             for worker in self._slots:
                 worker.kill()
             gevent.wait(everyone, timeout=2.0)
+        self._tracing.stop(self._hurry)
         if self._admin is not None:
             self._admin.stop(timeout=1.0)
         self.events.info(Event.STOPPED)
@@ -220,7 +224,8 @@ class Supervisor:
             return self._listeners.descriptors(slot)
 
         logging = self._current().logging
-        return WorkerSlot(slot, count, logging, sockets, self._current, self._shared, self.totals, self.events)
+        spans = self._tracing.fd
+        return WorkerSlot(slot, count, logging, sockets, self._current, self._shared, spans, self.totals, self.events)
 
     def reopen_logs(self) -> None:
         """Open the log file anew, here and in all workers."""
@@ -272,6 +277,7 @@ class Supervisor:
         for worker in self._slots:
             worker.wait_for(snapshot.generation, APPLY_SECONDS)
         close_all(unneeded)
+        self._tracing.follow(settings.export)
         for spec in settings.listeners:
             if spec.name in fresh:
                 self._announce(spec)

@@ -14,6 +14,7 @@ from typing import Any
 import gevent
 from gevent.event import Event as Flag
 
+from charon.base.clock import SystemClock
 from charon.base.names import Event, Metric
 from charon.config.snapshot import (
     EndpointSpec,
@@ -22,6 +23,7 @@ from charon.config.snapshot import (
     ServiceSpec,
     Snapshot,
     SocketAddress,
+    TracingSpec,
 )
 from charon.daemon.channel import Channel, ChannelClosed, Message
 from charon.net.accept import why
@@ -39,6 +41,8 @@ from charon.telemetry.access_log import AccessLog
 from charon.telemetry.events import EventLog
 from charon.telemetry.metrics import WorkerMetrics
 from charon.telemetry.sink import LogSink
+from charon.telemetry.spans import DropReason, SpanOutbox
+from charon.telemetry.tracing import Tracer
 
 SWEEP_SECONDS = 0.2
 """How often clients that left are looked for."""
@@ -54,7 +58,8 @@ class Worker:
     """Does what the channel says until it is told to drain, or the supervisor is gone."""
 
     def __init__(self, channel: Channel, hello: dict[str, Any], descriptors: list[int]) -> None:
-        """``hello`` is the supervisor's first message; ``descriptors`` are those of the shared table."""
+        """``hello`` is the supervisor's first message; ``descriptors`` are those of the shared table, and the one that
+        spans are handed over through."""
         self.channel = channel
         self.slot = slot = int(hello["slot"])
         self.slots = int(hello["slots"])
@@ -66,6 +71,7 @@ class Worker:
         metrics = WorkerMetrics()
         table = SharedTable(descriptors[0], self.slots, (descriptors[1], descriptors[2]))
         sharing = Sharing(table, slot, bytes.fromhex(hello["secret"]), metrics, self.events)
+        self.spans = SpanOutbox(descriptors[3])
         self.plane = DataPlane(self.events, self.access_log, metrics, sharing)
         self.specs: dict[str, ListenerSpec] = {}
         self.servers: dict[str, ProxyServer] = {}
@@ -134,6 +140,7 @@ class Worker:
             METRICS_SERVICE, (EndpointSpec(METRICS_SERVICE, (SocketAddress(snapshot.admin_socket, 0),)),)
         )
         self.plane.apply(replace(snapshot, services={**snapshot.services, METRICS_SERVICE: admin}))
+        self._trace(snapshot.tracing)
         self.specs = {spec.name: spec for spec in snapshot.listeners}
         self.idle = min((spec.timeouts.idle for spec in snapshot.listeners), default=MAX_IDLE_SECONDS)
         for name, server in list(self.servers.items()):
@@ -143,6 +150,13 @@ class Worker:
             elif spec != server.listener.spec:
                 server.listener = Listener(spec, self.plane.sharing.buckets)
                 server.pool_of_connections.set_limit(self._share(spec))
+
+    def _trace(self, spec: TracingSpec | None) -> None:
+        tracer = self.plane.tracer
+        if spec is None:
+            self.plane.tracer = None
+        elif tracer is None or tracer.spec != spec:
+            self.plane.tracer = Tracer(spec, self.spans, SystemClock())
 
     def _open(self, name: str, fd: int) -> None:
         spec = self.specs[name]
@@ -179,6 +193,7 @@ class Worker:
             now = monotonic()
             for server in (*self.servers.values(), *self.retired):
                 server.sweep(now)
+            self.spans.flush()
             if now < next_report:
                 continue
             next_report = now + REPORT_SECONDS
@@ -200,6 +215,7 @@ class Worker:
             server.count_bytes()
         self.plane.gauges()
         self.plane.metrics.count_up_to(Metric.LOG_DROPPED, (), self.sink.dropped)
+        self.plane.metrics.count_up_to(Metric.TRACE_SPANS_DROPPED, (DropReason.WORKER_QUEUE,), self.spans.dropped)
         self._send({"type": "report", "id": request, "delta": self.plane.metrics.collect()})
 
     def _send(self, message: Message) -> None:
@@ -224,6 +240,7 @@ class Worker:
             server.abort_all()
         for server in servers:
             server.pool_of_connections.join(timeout=1.0)
+        self.spans.flush()
         self.events.info(Event.WORKER_DRAINED, pid=os.getpid(), aborted=left)
 
 

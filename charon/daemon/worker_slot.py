@@ -33,7 +33,8 @@ MAX_BACKOFF = 10.0
 
 
 class WorkerSlot:
-    """Keeps one worker running until :meth:`drain`. ``sockets`` gives the descriptors of this slot by listener name."""
+    """Keeps one worker running until :meth:`drain`. ``sockets`` gives the descriptors of this slot by listener name;
+    ``spans`` is the descriptor through which workers hand over spans."""
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class WorkerSlot:
         sockets: Callable[[], Mapping[str, int]],
         snapshot: Callable[[], Snapshot],
         shared: Shared,
+        spans: int,
         totals: Totals,
         events: EventLog,
     ) -> None:
@@ -58,6 +60,7 @@ class WorkerSlot:
         self._sockets = sockets
         self._snapshot = snapshot
         self._shared = shared
+        self._spans = spans
         self._totals = totals
         self._events = events
         self._process: subprocess.Popen[bytes] | None = None
@@ -200,7 +203,7 @@ class WorkerSlot:
             logging = asdict(self._logging)
             table = self._shared.table
             hello = {"type": "hello", "slot": self.slot, "slots": self._slots, "logging": logging}
-            channel.send(hello | {"secret": self._shared.secret.hex()}, (table.fd, *table.lock_fds))
+            channel.send(hello | {"secret": self._shared.secret.hex()}, (table.fd, *table.lock_fds, self._spans))
             channel.send(self._snapshot())
             sockets = self._sockets()
             channel.send({"type": "sockets", "listeners": list(sockets)}, tuple(sockets.values()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from charon.base.errors import Reason
 from charon.net.deadlines import NEVER
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from charon.config.snapshot import Timeouts
     from charon.proxy.endpoint import Endpoint
     from charon.proxy.route import Route
+    from charon.telemetry.tracing import Trace
     from charon.wire.messages import RequestHead
 
 
@@ -20,7 +21,7 @@ class Exchange:
     ``start`` and ``cutoff`` are monotonic seconds. ``status`` is the status of the answer, or 499 when the client left
     before there was one. ``started`` says that a byte of the final answer has been passed on: from then on the only
     honest way to fail is to break off. ``client`` is the address that limits count. ``rule`` is the route it falls
-    under and ``timeouts`` what holds for it, both the listener's defaults at first.
+    under and ``timeouts`` what holds for it, both the listener's defaults at first. ``trace`` is None without tracing.
     """
 
     __slots__ = (
@@ -42,6 +43,7 @@ class Exchange:
         "started",
         "status",
         "timeouts",
+        "trace",
         "watches_latency",
     )
 
@@ -65,12 +67,17 @@ class Exchange:
         self.bytes_out = 0
         self.started = False
         self.logged = True
+        self.trace: Trace | None = None
 
     def __repr__(self) -> str:
         head = self.head
         what = f"{head.method!r} {head.target!r}" if head is not None else "unread"
         where = self.endpoint.name if self.endpoint is not None else "-"
         return f"<Exchange {what} -> {where} status={self.status} reason={self.reason}>"
+
+    def ids(self) -> dict[str, Any]:
+        """The fields with which every log line of the request says which trace it belongs to."""
+        return self.trace.ids() if self.trace is not None else {}
 
     def fail(self, reason: Reason, detail: str) -> None:
         """Note why the exchange did not go well. The first reason counts."""

@@ -6,6 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from charon.base.names import NO_UPSTREAM
+from charon.proxy.spans import record_request
 
 if TYPE_CHECKING:
     from charon.proxy.exchange import Exchange
@@ -27,6 +28,9 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
     upstream = endpoint.name if endpoint is not None else NO_UPSTREAM
     plane = connection.server.plane
     plane.metrics.http_request(method, exchange.status, upstream, seconds)
+    trace = exchange.trace
+    if trace is not None and trace.recorded:
+        record_request(connection, exchange, listener, trace, seconds)
     if listener.access_log:
         reason = exchange.reason
         plane.access_log.http(
@@ -43,4 +47,6 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
             exchange.retries,
             reason.word if reason is not None else None,
             "HTTP/1.1" if version == 11 else "HTTP/1.0",
+            trace_id=trace.trace_id if trace is not None else None,
+            span_id=trace.span_id if trace is not None else None,
         )

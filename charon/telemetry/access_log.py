@@ -1,8 +1,9 @@
 """The access log: one line for each request and each relayed connection.
 
 Its lines have the shape of the event log's, but do not pass through stdlib logging, which would cost several times
-what the rest of recording a request does. A field that has no value (``trace_id``, ``reason``, ``identity``) is left
-out. Paths, methods, client addresses and identities are a peer's bytes: they are bounded and escaped here.
+what the rest of recording a request does. A field that has no value (``trace_id``, ``span_id``, ``reason``,
+``identity``) is left out. Paths, methods, client addresses and identities are a peer's bytes: they are bounded and
+escaped here.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class AccessLog:
         reason: str | None,
         protocol: str,
         trace_id: str | None = None,
+        span_id: str | None = None,
         identity: str | None = None,
     ) -> None:
         """One request ended. ``upstream`` is an endpoint's name or ``NO_UPSTREAM``; ``reason`` is a reason word.
@@ -96,6 +98,7 @@ class AccessLog:
             line["reason"] = reason
         if trace_id:
             line["trace_id"] = trace_id
+            line["span_id"] = span_id
         if identity:
             line["identity"] = identity
         self._write(self._careful(line) if len(path) > MAX_PATH else self._encode(line))

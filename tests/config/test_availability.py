@@ -10,7 +10,6 @@ from tests.config.support import Folder
 TARGET = "target_service_addr: a:1\n"
 
 REFUSED = [
-    ("tracing", "{enabled: true}"),
     ("tls", "{enabled: yes}"),
     ("intercept", "{enabled: true}"),
     ("protocol", "auto"),
@@ -21,7 +20,6 @@ REFUSED = [
 ]
 
 OFF = [
-    ("tracing", "{enabled: false, jaeger_endpoint: 'http://localhost:14268/api/traces', service_name: x}"),
     ("tls", "{enabled: false, cert_dir: ./certs, server_port: '8443', upstream_tls: false}"),
     ("tls", "{}"),
     ("intercept", "{enabled: off}"),
@@ -69,11 +67,11 @@ def test_every_entry_names_a_key_of_the_schema_and_is_tried_above(later: availab
 
 
 def test_a_feature_lands_by_deleting_its_line(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    rest = {key: later for key, later in availability._BY_KEY.items() if key != "tracing"}
+    rest = {key: later for key, later in availability._BY_KEY.items() if key != "intercept"}
     monkeypatch.setattr(availability, "_BY_KEY", rest)
-    assert folder.load(TARGET + "tracing: {enabled: true}").root.tracing.enabled
+    assert folder.load(TARGET + "intercept: {enabled: true}").root.intercept.enabled
 
 
 def test_a_service_may_be_named_like_a_key(folder: Folder) -> None:
-    text = TARGET + "services: {tls: {addresses: [a:1]}, routes: {tls: {enabled: on}}, tracing: {addresses: [a:1]}}"
+    text = TARGET + "services: {tls: {addresses: [a:1]}, routes: {tls: {enabled: on}}, intercept: {addresses: [a:1]}}"
     assert folder.problems(text) == ["2: services.routes.tls: not available in this version"]
