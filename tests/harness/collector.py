@@ -150,7 +150,9 @@ def read_thrift(body: bytes) -> list[SeenSpan]:
     batch.read(TBinaryProtocol(TMemoryBuffer(body)))
     found = []
     for span in batch.spans:
-        tags = {tag.key: tag.vStr if tag.vType == 0 else tag.vBool if tag.vType == 2 else tag.vLong for tag in span.tags}
+        tags = {
+            tag.key: tag.vStr if tag.vType == 0 else tag.vBool if tag.vType == 2 else tag.vLong for tag in span.tags
+        }
         found.append(
             SeenSpan(
                 "jaeger",
