@@ -18,7 +18,7 @@ CAPACITY: Final = 8192
 """Spans that wait for a collector; the oldest give way to new ones."""
 
 BATCH: Final = 512
-LINGER_SECONDS: Final = 1.0
+LINGER_SECONDS: Final = 0.5
 """How long spans wait for more of them, so that collectors get batches."""
 
 TRIES: Final = 3

@@ -66,10 +66,14 @@ class Charon(Peer):
         "retry": {"attempts": 0},
     }
 
+    def settings(self, setup: Setup) -> dict[str, Any]:
+        """What the configuration has besides the listener."""
+        return self.protection
+
     def command(self, setup: Setup) -> list[str]:
         listener = {"name": "bench", "address": f"127.0.0.1:{setup.listen}", "protocol": setup.mode}
         config = {
-            **self.protection,
+            **self.settings(setup),
             "workers": 1,
             "listeners": [listener | {"target_service_addr": f"127.0.0.1:{setup.backend}"}],
             "logging": {"file": str(setup.log), "access_log": setup.access_log},
@@ -89,6 +93,26 @@ class CharonFull(Charon):
         "retry": {"attempts": 2},
         "rate_limit": {"requests_per_second": NEVER_REACHED},
     }
+
+
+class CharonTraced(Charon):
+    """With tracing of every hundredth request, exported to the backend, which says yes to everything."""
+
+    name = "charon-traced"
+    ratio = 0.01
+
+    def settings(self, setup: Setup) -> dict[str, Any]:
+        endpoint = f"http://127.0.0.1:{setup.backend}/v1/traces"
+        return self.protection | {
+            "tracing": {"enabled": True, "otlp_endpoint": endpoint, "sample_ratio": self.ratio},
+        }
+
+
+class CharonTracedAll(CharonTraced):
+    """With tracing of every request."""
+
+    name = "charon-traced-all"
+    ratio = 1.0
 
 
 class Envoy(Peer):
@@ -254,5 +278,15 @@ backend all\n{"http-reuse always" if http else ""}\nserver one 127.0.0.1:{setup.
 
 
 PEERS: dict[str, Peer] = {
-    peer.name: peer for peer in (Charon(), CharonFull(), Envoy(), EnvoyFull(), Nginx(), Haproxy())
+    peer.name: peer
+    for peer in (
+        Charon(),
+        CharonFull(),
+        CharonTraced(),
+        CharonTracedAll(),
+        Envoy(),
+        EnvoyFull(),
+        Nginx(),
+        Haproxy(),
+    )  # fmt: skip
 }

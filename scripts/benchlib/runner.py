@@ -27,8 +27,8 @@ class Result:
         return [a / b for a, b in zip(self.values(peer, key), self.values(reference, key), strict=False) if b]
 
     def differences(self, peer: str, key: str) -> list[float]:
-        """Round by round, what ``NAME-full`` has over ``NAME``; none for other peers."""
-        bare = peer.removesuffix("-full")
+        """Round by round, what ``NAME-MORE`` has over ``NAME``; none for other peers."""
+        bare = peer.partition("-")[0]
         pairs = zip(self.values(peer, key), self.values(bare, key), strict=False)
         return [a - b for a, b in pairs] if bare != peer else []
 

@@ -35,7 +35,7 @@ class Options:
 @dataclass(frozen=True)
 class Column:
     """A figure of every sample; with ``ratio`` the table compares it with the reference peers, with ``over`` each
-    peer called ``NAME-full`` with ``NAME``."""
+    peer called ``NAME-MORE`` with ``NAME``."""
 
     key: str
     title: str
@@ -142,6 +142,15 @@ class HttpFull(Http):
     columns = (Column("cpu_us", "CPU µs/request", 1, over=True), *Http.columns[1:])
 
 
+class HttpTraced(Http):
+    """The same requests with tracing, beside bare ones. The exporter's process counts too."""
+
+    name = "http-traced"
+    text = Http.text + "; -traced: 1 % of the requests are sampled, -traced-all: all"
+    peers = ("charon", "charon-traced", "charon-traced-all")
+    columns = (Column("cpu_us", "CPU µs/request", 1, over=True), *Http.columns[1:])
+
+
 class TcpMessages(Http):
     """The same requests through the TCP proxy: a small message each way."""
 
@@ -230,4 +239,6 @@ class Memory(Workload):
         return last
 
 
-WORKLOADS: dict[str, type[Workload]] = {kind.name: kind for kind in (Http, HttpFull, TcpBulk, TcpMessages, Memory)}
+WORKLOADS: dict[str, type[Workload]] = {
+    kind.name: kind for kind in (Http, HttpFull, HttpTraced, TcpBulk, TcpMessages, Memory)
+}
