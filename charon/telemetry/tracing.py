@@ -15,8 +15,17 @@ from charon.telemetry.spans import Attributes, Span, SpanOutbox
 from charon.wire.tracecontext import Fields, extract, trace_fields, without_trace_fields, written
 
 _ALL: Final = 1 << 64
+_LOW: Final = _ALL - 1
 # Odd ids are never zero, which would be no id.
 _ODD_IDS: Final = (1 << 64) | 1
+
+
+_NO_FIELDS: Final[Fields] = []
+
+
+def new_id() -> str:
+    """The id of another span."""
+    return f"{getrandbits(64) | 1:016x}"
 
 
 class Tracer:
@@ -35,19 +44,20 @@ class Tracer:
     def begin(self, fields: Fields, host: bytes) -> Trace:
         """The trace that a request to ``host`` with these header fields belongs to: its caller's, or a new one."""
         found = trace_fields(fields)
-        context = extract(found) if found else None
-        number = getrandbits(192) | _ODD_IDS
-        text = f"{number:048x}"
-        parent_id = state = ""
-        trace_id, span_id = text[:32], text[32:]
         sampled: bool | None = None
-        if context is not None:
-            sampled = context.sampled
-            if context.trace_id:
-                trace_id, parent_id, state = context.trace_id, context.span_id, context.state
+        if found:
+            context = extract(found)
+            if context is not None:
+                trace_id, parent_id, sampled, state = context
+                if trace_id:
+                    if sampled is None:
+                        sampled = int(trace_id[16:], 16) < self._bound
+                    return Trace(self, host, trace_id, parent_id, parent_id, state, sampled, True)
+        number = getrandbits(192) | _ODD_IDS
         if sampled is None:
-            sampled = int(trace_id[16:], 16) < self._bound
-        return Trace(self, host, trace_id, span_id, parent_id, state, sampled, bool(found))
+            sampled = (number >> 64) & _LOW < self._bound
+        text = f"{number:048x}"
+        return Trace(self, host, text[:32], text[32:], "", "", sampled, bool(found))
 
 
 class Trace:
@@ -55,7 +65,8 @@ class Trace:
 
     ``recorded``: spans are made of it. A span that is not made must not be anyone's parent, so then the caller's own,
     where there is one, stays what the next hop sees and what log lines name. ``fields`` are the header fields that the
-    newest try was sent with. ``host`` is whom the client asked for, whatever a route makes of that.
+    newest try was sent with, ``try_id`` is the span that they name. ``host`` is whom the client asked for, whatever a
+    route makes of that.
     """
 
     __slots__ = (
@@ -82,18 +93,21 @@ class Trace:
         self.state = state
         self.sampled = sampled
         self.recorded = sampled and tracer.spec.record
-        self.span_id = span_id if self.recorded or not parent_id else parent_id
-        self.try_id = ""
-        self.fields: Fields = []
-        # One offset for all its spans, so that no adjustment of the wall clock comes between them.
-        self._offset = tracer.clock.wall() - tracer.clock.monotonic() if self.recorded else 0.0
+        self.span_id = self.try_id = span_id
+        self.fields: Fields = _NO_FIELDS
+        if self.recorded:
+            if parent_id:
+                self.span_id = new_id()
+            # One offset for all its spans, so that no adjustment of the wall clock comes between them.
+            self._offset = tracer.clock.wall() - tracer.clock.monotonic()
 
     def __repr__(self) -> str:
         return f"<Trace {self.trace_id}/{self.span_id} {'recorded' if self.recorded else 'passed on'}>"
 
     def next_try(self) -> Fields:
         """The header fields that the next try is sent with: each is a span of its own, and the next hop's parent."""
-        self.try_id = f"{getrandbits(64) | 1:016x}" if self.recorded else self.span_id
+        if self.recorded:
+            self.try_id = new_id()
         self.fields = written(self._tracer.formats, self.trace_id, self.try_id, self.sampled, self.state)
         return self.fields
 

@@ -11,8 +11,7 @@ the patterns below, none of which lets a CR, an LF or a second field through.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from charon.wire.headers import FOLD
 
@@ -27,8 +26,11 @@ NAMES: Final = frozenset(
 )
 """The fields that carry trace context, in lower case."""
 
-# Section 3.2: version, trace-id, parent-id, trace-flags. A later version may add more behind another dash.
-_TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+# Section 3.2: version, trace-id, parent-id, trace-flags. ff is no version, and zeros are no id. Version 00 ends here; a
+# later one may add more behind another dash.
+_TRACEPARENT: Final = re.compile(
+    rb"(?!ff)([0-9a-f]{2})-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
+)
 
 # Section 3.3: members are separated by commas with optional white space, and may be empty; a value ends with no blank.
 _MEMBER: Final = re.compile(
@@ -54,10 +56,10 @@ _NO_TRACE: Final = "0" * 32
 _NO_SPAN: Final = "0" * 16
 
 _Values = dict[bytes, list[bytes]]
+_NOTHING: Final[list[bytes]] = []
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+class TraceContext(NamedTuple):
     """What a caller said. ``trace_id`` has 32 and ``span_id`` 16 digits in lower case, neither of them all zeros; both
     are empty where it gave only a decision. ``sampled`` is None where it left the decision to us. ``state`` is
     ``tracestate``, well formed, or empty."""
@@ -83,6 +85,8 @@ def extract(found: Fields) -> TraceContext | None:
 
     Where there are several, the first of W3C, B3 in one field, B3 in several, and Jaeger counts.
     """
+    if len(found) == 1 and found[0][0] == b"traceparent":  # nearly always
+        return _traceparent(found[0][1], _NOTHING)
     values: _Values = {}
     for name, value in found:
         if b"_" not in name:  # a look-alike is neither obeyed nor sent on, see charon.wire.headers
@@ -135,15 +139,18 @@ def _ids(trace: bytes, span: bytes) -> tuple[str, str] | None:
 
 
 def _w3c(values: _Values) -> TraceContext | None:
-    match = _TRACEPARENT.fullmatch(_only(values, b"traceparent"))
+    return _traceparent(_only(values, b"traceparent"), values.get(b"tracestate", _NOTHING))
+
+
+def _traceparent(value: bytes, state: list[bytes]) -> TraceContext | None:
+    match = _TRACEPARENT.fullmatch(value)
     if match is None:
         return None
     version, trace, span, flags, more = match.groups()
-    ids = _ids(trace, span)
-    # Section 3.2.2: ff is no version, and version 00 ends here.
-    if ids is None or version == b"ff" or (more is not None and version == b"00"):
+    if more is not None and version == b"00":
         return None
-    return TraceContext(*ids, bool(int(flags, 16) & 1), _state(values.get(b"tracestate", [])))
+    sampled = int(flags, 16) & 1 == 1
+    return TraceContext(trace.decode("ascii"), span.decode("ascii"), sampled, _state(state) if state else "")
 
 
 def _state(lines: list[bytes]) -> str:

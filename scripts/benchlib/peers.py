@@ -288,5 +288,5 @@ PEERS: dict[str, Peer] = {
         EnvoyFull(),
         Nginx(),
         Haproxy(),
-    )  # fmt: skip
+    )
 }
