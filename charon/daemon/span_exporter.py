@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections import Counter
 from time import monotonic
 from typing import Any, Final
@@ -123,8 +124,15 @@ def _read_line(fd: int) -> bytes:
     return line
 
 
+def _end(failure: threading.ExceptHookArgs) -> None:
+    """A thread that failed for a reason nobody thought of ends the process: the supervisor tells, and starts another."""
+    threading.__excepthook__(failure)
+    os._exit(1)
+
+
 def main() -> None:
     """Export until told to stop."""
+    threading.excepthook = _end
     # The supervisor says when to stop; a terminal's Ctrl-C reaches the whole process group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

@@ -55,6 +55,7 @@ class Span(NamedTuple):
 
 
 _FIELDS: Final = tuple(Span.__annotations__)
+_LARGEST: Final = 1 << 63
 
 
 def encode(span: Span) -> bytes:
@@ -73,9 +74,9 @@ def decode(line: bytes) -> Span:
     well_formed = (
         all(isinstance(text, str) for text in texts)
         and all(isinstance(flag, bool) for flag in flags)
-        and all(type(time) is int and time >= 0 for time in (span.start, span.end))
+        and all(type(time) is int and 0 <= time < _LARGEST for time in (span.start, span.end))
         and isinstance(span.attributes, dict)
-        and all(type(value) in (str, int) for value in span.attributes.values())
+        and all(type(v) is str or (type(v) is int and -_LARGEST < v < _LARGEST) for v in span.attributes.values())
     )
     if not well_formed or not (0 < int(span.trace_id, 16) < 1 << 128 and 0 < int(span.span_id, 16) < 1 << 64):
         raise ValueError("not the values of a span")

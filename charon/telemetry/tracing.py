@@ -15,7 +15,6 @@ from charon.telemetry.spans import Attributes, Span, SpanOutbox
 from charon.wire.tracecontext import Fields, extract, trace_fields, without_trace_fields, written
 
 _ALL: Final = 1 << 64
-_LOW: Final = _ALL - 1
 # Odd ids are never zero, which would be no id.
 _ODD_IDS: Final = (1 << 64) | 1
 
@@ -31,7 +30,7 @@ def new_id() -> str:
 class Tracer:
     """What a snapshot says of tracing. Spans go to ``outbox``."""
 
-    __slots__ = ("_bound", "clock", "formats", "outbox", "spec")
+    __slots__ = ("_below", "clock", "formats", "outbox", "spec")
 
     def __init__(self, spec: TracingSpec, outbox: SpanOutbox, clock: Clock) -> None:
         self.spec = spec
@@ -39,7 +38,8 @@ class Tracer:
         self.outbox = outbox
         self.clock = clock
         # As OpenTelemetry's ratio sampler has it, so that all who sample by trace id choose the same traces.
-        self._bound = round(spec.sample_ratio * _ALL)
+        bound = round(spec.sample_ratio * _ALL)
+        self._below = f"{bound:016x}" if bound < _ALL else "g"  # what no digits come after
 
     def begin(self, fields: Fields, host: bytes) -> Trace:
         """The trace that a request to ``host`` with these header fields belongs to: its caller's, or a new one."""
@@ -51,12 +51,11 @@ class Tracer:
                 trace_id, parent_id, sampled, state = context
                 if trace_id:
                     if sampled is None:
-                        sampled = int(trace_id[16:], 16) < self._bound
+                        sampled = trace_id[16:] < self._below
                     return Trace(self, host, trace_id, parent_id, parent_id, state, sampled, True)
-        number = getrandbits(192) | _ODD_IDS
+        text = f"{getrandbits(192) | _ODD_IDS:048x}"
         if sampled is None:
-            sampled = (number >> 64) & _LOW < self._bound
-        text = f"{number:048x}"
+            sampled = text[16:32] < self._below
         return Trace(self, host, text[:32], text[32:], "", "", sampled, bool(found))
 
 

@@ -20,6 +20,8 @@ Fields = list[tuple[bytes, bytes]]
 FORMATS: Final = ("w3c", "b3", "b3multi")
 """Words for what can be written. ``b3`` is the one field, ``b3multi`` are the several."""
 
+_W3C_ALONE: Final = ("w3c",)
+
 NAMES: Final = frozenset(
     b"traceparent tracestate uber-trace-id "
     b"b3 x-b3-traceid x-b3-spanid x-b3-parentspanid x-b3-sampled x-b3-flags".split()
@@ -96,8 +98,10 @@ def extract(found: Fields) -> TraceContext | None:
 
 def written(formats: tuple[str, ...], trace_id: str, span_id: str, sampled: bool, state: str) -> Fields:
     """The fields for the next hop, in ``formats`` (words of :data:`FORMATS`). ``span_id`` is its parent's."""
-    fields: Fields = []
     flag = "1" if sampled else "0"
+    if formats == _W3C_ALONE and not state:  # nearly always
+        return [(b"traceparent", f"00-{trace_id}-{span_id}-0{flag}".encode("ascii"))]
+    fields: Fields = []
     for word in formats:
         if word == "w3c":
             # Bits other than "sampled" must be zero (section 3.2.2.5.2).

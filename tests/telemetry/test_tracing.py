@@ -173,6 +173,8 @@ def test_a_socket_that_is_no_more_costs_spans_and_nothing_else(ends: Ends) -> No
         encode(SPAN._replace(parent_id="nonsense")),
         encode(SPAN._replace(start=-1)),
         encode(SPAN._replace(start=True)),
+        encode(SPAN._replace(end=1 << 63)),
+        encode(SPAN._replace(attributes={"a": 1 << 63})),
         encode(SPAN._replace(error=None)),  # type: ignore[arg-type]
         encode(SPAN._replace(name=1)),  # type: ignore[arg-type]
         encode(SPAN._replace(attributes={"a": [1]})),  # type: ignore[dict-item]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, WithJsonSchema
 
+from charon.base import addresses
 from charon.base.units import quoted
 from charon.config.problems import nearest, one_of
 from charon.config.schema.http_values import HeaderMap
@@ -19,7 +20,8 @@ FORMATS: Final = ("w3c", "b3", "b3multi")
 
 def _endpoint(value: object) -> str:
     text = str(value).strip()
-    if not re.fullmatch(r"https?://[^/?#@\s]+(?:[/?][!-~]*)?", text, re.ASCII) or not text.isascii():
+    match = re.fullmatch(r"https?://((?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?)(?:[/?][!-\"$-~]*)?", text)
+    if match is None or addresses.authority_problem(match[1]) is not None:
         raise ValueError(f"{quoted(value)} is not an endpoint; write http://host:port/path or https://...")
     return text
 
