@@ -125,7 +125,7 @@ def _read_line(fd: int) -> bytes:
 
 
 def _end(failure: threading.ExceptHookArgs) -> None:
-    """A thread that failed for a reason nobody thought of ends the process: the supervisor tells, and starts another."""
+    """A thread that fails for a reason nobody thought of ends the process: the supervisor tells, and starts another."""
     threading.__excepthook__(failure)
     os._exit(1)
 
