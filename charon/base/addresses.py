@@ -23,6 +23,8 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
 _ALL_DIGITS = re.compile(r"[0-9.]+", re.ASCII)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4_PORT = re.compile(rf"({_OCTET}(?:\.{_OCTET}){{3}}):([1-9][0-9]{{0,3}})", re.ASCII)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.ASCII | re.DOTALL)
 
 
@@ -47,9 +49,10 @@ class Address:
         return not self.is_unix and _ip(self.host) is not None
 
     def __str__(self) -> str:
-        if self.is_unix:
-            return f"unix:{self.host}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        host = self.host
+        if ":" in host or host.startswith("/"):
+            return f"unix:{host}" if self.is_unix else f"[{host}]:{self.port}"
+        return f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,17 @@ def parse_address(text: str) -> Address:
     return address if address.host else Address("localhost", address.port)
 
 
+def plain_address(text: str) -> Address | None:
+    """An IPv4 address and a port, which large registries are full of; None where there is more to look at."""
+    found = _IPV4_PORT.fullmatch(text)
+    return Address(found.group(1), int(found.group(2))) if found is not None else None
+
+
 def parse_upstream(text: str) -> Upstream:
     """Where to connect, as :func:`parse_address`, or as ``http(s)://host[:port]`` (port 80 or 443 when left out)."""
+    plain = plain_address(text)
+    if plain is not None:
+        return Upstream(plain)
     if "://" not in text:
         return Upstream(parse_address(text))
     match = _SCHEME.fullmatch(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from charon.cli.terminal import Style, style_for
+from charon.cli.terminal import Style, columns, style_for
 
 if TYPE_CHECKING:
     from charon.config.load import Config, Reading
@@ -82,12 +82,12 @@ def summary(config: Config, registry: Registry | None, style: Style) -> list[str
         rules = _count(len(spec.routes), "route") if spec.protocol != "tcp" else ""
         target = f"default {spec.default_service}" if spec.default_service else "no default"
         rows.append((spec.name, spec.protocol, spec.address, rules, target))
-    lines += _columns(rows)
+    lines += columns(rows)
     lines += ["", style.bold("services")]
     named = list(dict.fromkeys(name for name, _ in named_services(config.root, config.listeners)))
     shown = sorted({*services, *named})
     rows = [(name, _targets_text(services.get(name), name in named)) for name in shown[:SHOWN]]
-    lines += _columns(rows) or ["  none"]
+    lines += columns(rows) or ["  none"]
     if len(shown) > SHOWN:
         lines.append(f"  ... and {len(shown) - SHOWN} more")
     total = sum(len(targets) for targets in services.values())
@@ -110,10 +110,3 @@ def _targets_text(targets: Any, named: bool) -> str:
         return "no address"
     texts = [f"{t.address}" + (f" (weight {t.weight})" if t.weight != 1 else "") for t in targets[:4]]
     return ", ".join(texts) + (f", ... {len(targets)} in all" if len(targets) > 4 else "")
-
-
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
-    if not rows:
-        return []
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

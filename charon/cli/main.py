@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from charon.base.errors import ConfigError, StartError
 
@@ -24,7 +24,7 @@ CANNOT_START: Final = 3
 INTERRUPTED: Final = 130
 """Ended from the keyboard, as shells write it."""
 
-COMMANDS: Final = ("check", "schema", "version")
+COMMANDS: Final = ("check", "status", "reload", "drain", "log_level", "schema", "version")
 """Modules of this package with ``register(subparsers)`` and ``run(args)``, besides ``run`` itself."""
 
 _Subparsers = argparse._SubParsersAction
@@ -38,6 +38,12 @@ def add_config(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
         default=None if top else argparse.SUPPRESS,
         help="the configuration (default: /etc/charon/config.yaml, then ./config.yaml)",
     )
+
+
+def add_socket(parser: argparse.ArgumentParser) -> None:
+    """The options that say which running Charon is meant."""
+    add_config(parser)
+    parser.add_argument("--socket", metavar="PATH", help="its admin socket (default: the one its configuration names)")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,11 +63,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _module(command: str) -> Any:
+    return importlib.import_module(f"charon.cli.{command.replace('-', '_')}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; argparse itself exits with 2 when the usage is wrong."""
     args = build_parser().parse_args(argv)
     try:
-        run: Callable[[argparse.Namespace], int] = importlib.import_module(f"charon.cli.{args.command or 'run'}").run
+        run: Callable[[argparse.Namespace], int] = _module(args.command or "run").run
         code = run(args)
         if sys.stdout is not None:  # None when the program was started with it closed.
             sys.stdout.flush()

@@ -4,19 +4,26 @@ import charon.net.patch  # noqa: F401 - before all others: they must import the 
 
 # isort: split
 import argparse
+import os
+import resource
+from typing import Any
 
 from charon.admin.app import AdminApp, serve
 from charon.base.errors import StartError
 from charon.config.files import find_config
 from charon.config.reader import read_settings
 from charon.config.settings import Settings
-from charon.daemon.supervisor import Service, Supervisor
+from charon.daemon.inheritance import Inheritance
+from charon.daemon.notify import Notifier
+from charon.daemon.supervisor import AdminService, Supervisor
 from charon.telemetry.events import EventLog
 from charon.telemetry.sink import LogSink
 
 
 def run(args: argparse.Namespace) -> int:
     """Run until stopped. Raises ConfigError or StartError."""
+    notifier, inheritance = Notifier.of_this_process(os.environ), Inheritance.of_this_process(os.environ)
+    _raise_descriptor_limit()
     settings = read_settings(find_config(args.config))
     logging = settings.logging
     try:
@@ -26,17 +33,19 @@ def run(args: argparse.Namespace) -> int:
         raise StartError(f"cannot open the log file {logging.file}: {why}") from error
     events = EventLog(sink, logging.level, logging.format, logging.environment)
     events.capture_libraries()
-    Supervisor(settings, sink, events, lambda owner: _serve_admin(owner, settings, events)).run()
+
+    def serve_admin(supervisor: Supervisor, inherited: Any) -> AdminService:
+        return _serve_admin(supervisor, settings, events, inherited)
+
+    Supervisor(settings, sink, events, serve_admin, inheritance, notifier).run()
     return 0
 
 
-def _serve_admin(supervisor: Supervisor, settings: Settings, events: EventLog) -> Service:
-    app = AdminApp(
-        refresh=supervisor.refresh,
-        render=supervisor.totals.render,
-        ready=supervisor.not_ready,
-        status=supervisor.status,
-        greenlets=supervisor.greenlets,
-        events=events,
-    )
-    return serve(settings.admin_socket, app, events)
+def _raise_descriptor_limit() -> None:
+    """Every connection takes one or two; the soft limit is low for programs that still use select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _serve_admin(supervisor: Supervisor, settings: Settings, events: EventLog, inherited: Any) -> AdminService:
+    return serve(settings.admin_socket, AdminApp(supervisor, events), events, inherited=inherited)

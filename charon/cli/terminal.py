@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -12,6 +12,10 @@ class Style:
     """Marks text for a terminal, or leaves it as it is."""
 
     colours: bool
+
+    @staticmethod
+    def plain(text: str) -> str:
+        return text
 
     def bold(self, text: str) -> str:
         return self._mark("1", text)
@@ -29,3 +33,25 @@ class Style:
 def style_for(stream: TextIO, environ: Mapping[str, str]) -> Style:
     """The style for ``stream``: plain unless it is a terminal that can show colours and ``NO_COLOR`` is not set."""
     return Style(stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A piece of a table's row, and how it is marked."""
+
+    text: str
+    mark: Callable[[str], str] = Style.plain
+
+
+def columns(rows: Sequence[Sequence[str | Cell]], indent: str = "  ") -> list[str]:
+    """``rows`` in aligned columns; marks take no room."""
+    cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
+    widths = [max(len(cell.text) for cell in column) for column in zip(*cells, strict=True)]
+    return [indent + _row(row, widths) for row in cells]
+
+
+def _row(row: Sequence[Cell], widths: Sequence[int]) -> str:
+    while row and not row[-1].text:
+        row = row[:-1]
+    padded = [cell.mark(cell.text) + " " * (width - len(cell.text)) for cell, width in zip(row, widths, strict=False)]
+    return "  ".join(padded).rstrip()

@@ -35,6 +35,8 @@ def compile_settings(config: Config) -> Settings:
         ),
         workers=config.worker_count,
         drain_timeout=root.drain_timeout,
+        worker_timeout=root.worker_timeout,
+        reload_on_change=root.reload_on_change,
         digest="",
         tracing=_tracing(root),
         export=_export(config),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -14,8 +13,10 @@ from pydantic import ValidationError
 
 from charon.base.errors import ConfigError
 from charon.config import availability
+from charon.config.admin_socket import default_admin_socket
 from charon.config.checks import findings, named_services, static_names
-from charon.config.document import Document, Expand, KeyPath, parse, read_text
+from charon.config.document import Document, KeyPath, parse, read_text
+from charon.config.expand import expander
 from charon.config.listeners import effective_listeners
 from charon.config.problems import key_path, render
 from charon.config.schema.listener import Listener
@@ -26,8 +27,6 @@ DEFAULT_REGISTRY: Final = "registry.yaml"
 
 ROUNDS: Final = 4
 """How often what is wrong is left out and the rest looked at again; one round finds all but what a mistake hid."""
-
-_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +107,6 @@ def read_config(path: Path, environ: Mapping[str, str]) -> Reading:
             reading.config = config
     reading.problems = render(str(path), document.problems)
     return reading
-
-
-def expander(environ: Mapping[str, str]) -> Expand:
-    """Replaces ``${NAME}`` and ``${NAME:-default}``; ``$${`` is a plain ``${``. Raises ValueError."""
-
-    def one(match: re.Match[str]) -> str:
-        if match.group() == "$${":
-            return "${"
-        name, default = match.group(1), match.group(2)
-        if name is None:
-            raise ValueError("'${' without a name and '}'; write ${NAME}, ${NAME:-default}, or $${ for the characters")
-        value = environ.get(name)
-        if value is None and default is None:
-            raise ValueError(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
-        return (value or default) if default is not None else value or ""
-
-    return lambda text: _VARIABLE.sub(one, text)
 
 
 @dataclass(slots=True)
@@ -233,16 +215,3 @@ def _registry_line(document: Document, valid: _Validated, listeners: tuple[Liste
     static = static_names(valid.root)
     named = [path for name, path in named_services(valid.root, listeners) if name not in static]
     return min((document.line(valid.in_file(path)) for path in named), default=1)
-
-
-def default_admin_socket(environ: Mapping[str, str]) -> Path:
-    """``/run/charon/admin.sock`` where this user can make it, else a path that belongs to the user."""
-    for folder in (Path("/run/charon"), Path("/run")):
-        if folder.is_dir():
-            if os.access(folder, os.W_OK | os.X_OK):
-                return Path("/run/charon/admin.sock")
-            break
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
-    if runtime.startswith("/"):
-        return Path(runtime) / "charon" / "admin.sock"
-    return Path(f"/tmp/charon-{os.getuid()}/admin.sock")  # noqa: S108 (whoever makes the folder checks its owner)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from charon.base.addresses import Address, parse_upstream
+from charon.base.addresses import Address, parse_upstream, plain_address
 from charon.base.errors import ConfigError
 from charon.base.units import quoted
 from charon.config import availability
 from charon.config.document import Document, KeyPath, Value, parse, read_text
+from charon.config.plain_registry import read_plain
 from charon.config.problems import nearest, render
 
 HEAVIEST: Final = 65535
@@ -43,7 +44,13 @@ def load_registry(path: Path) -> Registry:
 
 def parse_registry(text: str, source: str = "registry.yaml") -> Registry:
     """``text`` as a registry; ``source`` is the file's name in messages. Raises ConfigError with every mistake."""
-    document = parse(text, source)
+    plain = read_plain(text)
+    if plain is not None:
+        document = Document({"services": plain})
+        services = _services(document)
+        if not document.problems:
+            return Registry(services)
+    document = parse(text, source)  # whatever is wrong is told with its line
     services = _services(document)
     if document.problems:
         raise ConfigError(render(source, document.problems))
@@ -130,6 +137,9 @@ def _weight(document: Document, path: KeyPath, value: Value) -> int:
 
 
 def _parsed(document: Document, path: KeyPath, text: str, weight: int) -> Target | None:
+    plain = plain_address(text)
+    if plain is not None:
+        return Target(plain, weight)
     try:
         upstream = parse_upstream(text.strip())
     except ValueError as error:

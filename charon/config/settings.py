@@ -7,11 +7,13 @@ which hands back a :class:`Settings`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from charon.config.registry import Target
-from charon.config.snapshot import ListenerSpec, LoggingSpec, ServiceSpec, Snapshot, TracingSpec
+from charon.config.snapshot import EndpointSpec, ListenerSpec, LoggingSpec, ServiceSpec, Snapshot, TracingSpec
+
+Treat = Callable[[str, tuple[EndpointSpec, ...], int], ServiceSpec]
 
 _RESTART = {"workers": "workers", "admin.socket": "admin_socket"}
 """Keys that are read at start only, and the fields that hold them."""
@@ -35,8 +37,8 @@ class Settings:
 
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
-    file from another. ``workers`` is a number; ``drain_timeout`` is in seconds. ``tracing`` is None where tracing is
-    off, ``export`` where there is nobody to export spans to.
+    file from another. ``workers`` is a number; ``drain_timeout`` and ``worker_timeout`` are in seconds. ``tracing`` is
+    None where tracing is off, ``export`` where there is nobody to export spans to.
     """
 
     file: str
@@ -49,6 +51,8 @@ class Settings:
     logging: LoggingSpec
     workers: int
     drain_timeout: float
+    worker_timeout: float
+    reload_on_change: bool
     digest: str
     tracing: TracingSpec | None = None
     export: ExportSpec | None = None
@@ -68,12 +72,12 @@ class Settings:
         return replace(self, **kept)
 
     def snapshot(self, services: Mapping[str, ServiceSpec], generation: int, instance_id: str) -> Snapshot:
-        """What workers are told, with ``services`` as they are resolved now. A service that is named and not among
-        them stays a name: its requests are answered with `unknown_service`."""
+        """What workers are told, with ``services`` as :meth:`treating` makes them. A service that is named and not
+        among them stays a name: its requests are answered with `unknown_service`."""
         return Snapshot(
             generation=generation,
             listeners=self.listeners,
-            services={name: self._treated(name, spec) for name, spec in services.items()},
+            services=services,
             logging=self.logging,
             drain_timeout=self.drain_timeout,
             admin_socket=self.admin_socket,
@@ -81,7 +85,12 @@ class Settings:
             tracing=self.tracing,
         )
 
-    def _treated(self, name: str, found: ServiceSpec) -> ServiceSpec:
-        """The endpoints that were found, with the settings that are meant for them."""
-        settings = self.service_settings.get(name, self.default_service)
-        return replace(settings, name=name, endpoints=found.endpoints, known=found.known)
+    def treating(self) -> Treat:
+        """What makes a service of a name, the endpoints that were found, and a row: with the settings meant for it."""
+        own = {name: spec.treatment() for name, spec in self.service_settings.items()}
+        default = self.default_service.treatment()
+
+        def treat(name: str, endpoints: tuple[EndpointSpec, ...], row: int) -> ServiceSpec:
+            return ServiceSpec(name=name, endpoints=endpoints, row=row, **own.get(name, default))
+
+        return treat

@@ -2,16 +2,19 @@
 
 The supervisor builds a :class:`Snapshot` from configuration and discovery and sends it down the channel; a worker
 swaps one reference, and a request keeps the snapshot it started with. Plain values only: a worker never imports the
-schema. Times are seconds, sizes are bytes; ``None`` means "no limit" wherever it is allowed.
+schema. Times are seconds, sizes are bytes; ``None`` means "no limit" wherever it is allowed. Of what a large registry
+holds by the ten thousand, endpoints and addresses, the values are tuples, which are made and compared fastest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class SocketAddress:
+class SocketAddress(NamedTuple):
     """Where to connect: ``host`` is a literal IP address, or a path when ``port`` is 0 (a Unix socket)."""
 
     host: str
@@ -22,8 +25,7 @@ class SocketAddress:
         return self.port == 0
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointSpec:
+class EndpointSpec(NamedTuple):
     """One endpoint of a service.
 
     ``name`` is its label in logs and metrics (``localhost:9091``, or ``10.0.0.5:80`` where a name has several
@@ -178,6 +180,10 @@ class BulkheadSpec:
     pending_timeout: float = 1.0
 
 
+_BALANCE: Final = BalanceSpec()
+_RETRY: Final = RetrySpec()
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """A named set of endpoints and how they are treated. ``known`` is false when the registry does not (or no longer)
@@ -185,16 +191,25 @@ class ServiceSpec:
 
     name: str
     endpoints: tuple[EndpointSpec, ...]
-    balance: BalanceSpec = field(default_factory=BalanceSpec)
+    balance: BalanceSpec = _BALANCE
     breaker: BreakerSpec | None = None
     health_check: HealthCheckSpec | None = None
     passive: PassiveSpec | None = None
-    retry: RetrySpec = field(default_factory=RetrySpec)
+    retry: RetrySpec = _RETRY
     bulkhead: BulkheadSpec | None = None
     timeouts: TimeoutOverrides | None = None
     tls: ClientTlsSpec | None = None
     known: bool = True
     row: int = -1
+
+    def treatment(self) -> dict[str, Any]:
+        """How the service is treated, by field: all that two services may have in common."""
+        return dict(zip(TREATMENT, treatment(self), strict=True))
+
+
+TREATMENT: Final = tuple(f.name for f in fields(ServiceSpec) if f.name not in ("name", "endpoints", "known", "row"))
+treatment: Final = attrgetter(*TREATMENT)
+"""The values of the fields that are not a service's own, in the order of ``TREATMENT``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +362,7 @@ class Snapshot:
 
     generation: int
     listeners: tuple[ListenerSpec, ...]
-    services: dict[str, ServiceSpec]
+    services: Mapping[str, ServiceSpec]
     materials: dict[str, TlsMaterial] = field(default_factory=dict)
     logging: LoggingSpec = field(default_factory=LoggingSpec)
     drain_timeout: float = 30.0

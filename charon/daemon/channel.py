@@ -49,9 +49,9 @@ class Channel:
         return cls(ours, trusting=False), theirs
 
     @classmethod
-    def inherited(cls, fd: int) -> Channel:
-        """The worker's end."""
-        return cls(gsocket.fromfd(fd, std.AF_UNIX, std.SOCK_STREAM), trusting=True)
+    def inherited(cls, fd: int, *, trusting: bool) -> Channel:
+        """The end of a process that was started with ``fd``."""
+        return cls(gsocket.fromfd(fd, std.AF_UNIX, std.SOCK_STREAM), trusting=trusting)
 
     def send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
         """Send one message, waiting as long as the other end takes to read it. Raises ChannelClosed."""

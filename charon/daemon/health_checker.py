@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from time import monotonic
 
 from gevent.event import Event as Flag
@@ -55,37 +55,45 @@ class HealthChecker:
     def __init__(self, on_result: OnResult, jitter: Callable[[], float] = random.random) -> None:
         self._on_result = on_result
         self._jitter = jitter
-        self._targets: dict[tuple[str, str], _Target] = {}
+        self._targets: dict[str, dict[str, _Target]] = {}  # by service and endpoint
         self._heap: list[_Target] = []
         self._pool = Pool(AT_ONCE)
         self._wake = Flag()
         self._task = spawn("health checks", self._run)
 
     def __repr__(self) -> str:
-        return f"<HealthChecker endpoints={len(self._targets)} under way={len(self._pool)}>"
+        return f"<HealthChecker services={len(self._targets)} under way={len(self._pool)}>"
 
-    def watch(self, services: Mapping[str, ServiceSpec]) -> None:
-        """Probe the endpoints of ``services`` whose checks are on, and no others. What is known of those kept stays."""
-        checked = [spec for spec in services.values() if spec.health_check is not None]
-        wanted = {(spec.name, endpoint.name): (spec, endpoint) for spec in checked for endpoint in spec.endpoints}
-        for key in [key for key in self._targets if key not in wanted]:
-            self._targets.pop(key).watched = False
+    def watch(self, changed: Iterable[ServiceSpec], gone: Iterable[str]) -> None:
+        """Probe the endpoints of ``changed`` services whose checks are on, and no others of theirs; those of services
+        that have ``gone`` no more. What is known of those that are kept stays."""
+        for name in gone:
+            for target in self._targets.pop(name, {}).values():
+                target.watched = False
         now = monotonic()
-        for key, (service, endpoint) in wanted.items():
+        for service in changed:
+            before = self._targets.pop(service.name, {})
             check = service.health_check
-            assert check is not None
-            target = self._targets.get(key)
-            if target is None:
-                due = now + first_delay(check, self._jitter())
-                target = self._targets[key] = _Target(service.name, endpoint, check, due)
-                heapq.heappush(self._heap, target)
-            target.endpoint = endpoint
-            target.spec = check
+            if check is not None and service.endpoints:
+                kept = self._targets[service.name] = {}
+                for endpoint in service.endpoints:
+                    known = before.get(endpoint.name)
+                    target = known if known is not None else self._new(service.name, endpoint, check, now)
+                    target.endpoint = endpoint
+                    target.spec = check
+                    kept[endpoint.name] = target
+            for name, target in before.items():
+                target.watched = name in self._targets.get(service.name, {})
         self._wake.set()
+
+    def _new(self, service: str, endpoint: EndpointSpec, check: HealthCheckSpec, now: float) -> _Target:
+        target = _Target(service, endpoint, check, now + first_delay(check, self._jitter()))
+        heapq.heappush(self._heap, target)
+        return target
 
     def healthy(self, service: str, endpoint: str) -> bool | None:
         """What the probes say of an endpoint; None when it is not probed, or not yet."""
-        target = self._targets.get((service, endpoint))
+        target = self._targets.get(service, {}).get(endpoint)
         return target.probe.healthy if target is not None and target.probe is not None else None
 
     def stop(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 from time import monotonic
 
 from charon.base.names import Event, Metric
+from charon.config.settings import Settings, Treat
 from charon.config.snapshot import EndpointSpec, ServiceSpec
 from charon.daemon.health_checker import HealthChecker
+from charon.discovery.directory import Found
 from charon.shared.rows import NO_ROW, Rows
 from charon.shared.state import EndpointState
 from charon.shared.table import ROWS, SERVICE_ROWS, SharedTable
@@ -31,108 +32,145 @@ class Shared:
         self._events = events
         self._rows: Rows[tuple[str, str]] = Rows(ROWS)
         self._service_rows: Rows[str] = Rows(SERVICE_ROWS)
-        self._states: dict[tuple[str, str], EndpointState] = {}
+        self._settings: Settings | None = None
+        self._found: Found = {}
         self._services: dict[str, ServiceSpec] = {}
         self.checker = HealthChecker(self._probed)
 
-    def assign(self, services: Mapping[str, ServiceSpec]) -> dict[str, ServiceSpec]:
-        """``services`` with their rows, which they keep for as long as they are there; their probes follow."""
-        keys = {(service.name, endpoint.name) for service in services.values() for endpoint in service.endpoints}
-        self._rows.retain(keys)
-        self._service_rows.retain(services.keys())
-        for key in [key for key in self._states if key not in keys]:
-            del self._states[key]
-        self._services = {name: self._with_rows(service) for name, service in services.items()}
-        self.checker.watch(self._services)
+    def assign(self, found: Found, settings: Settings) -> dict[str, ServiceSpec]:
+        """The services that were found, treated as ``settings`` say, with their rows, which they keep for as long as
+        they are there; their probes follow. What has not changed since the last time is the same object again."""
+        before = self._services
+        again = settings is not self._settings
+        changed = [name for name, endpoints in found.items() if again or self._found.get(name) is not endpoints]
+        gone = [name for name in before if name not in found]
+        for name in gone:
+            self._service_rows.release(name)
+            self._release(before[name], ())
+        for name in changed:
+            if name in before:
+                self._release(before[name], found[name])
+        now = monotonic()
+        treat = settings.treating()
+        fresh = {name: self._with_rows(name, found[name], treat, now) for name in changed}
+        self._services = {name: fresh.get(name) or before[name] for name in found}
+        self._settings, self._found = settings, found
+        self.checker.watch(fresh.values(), gone)
         return self._services
 
-    def _with_rows(self, service: ServiceSpec) -> ServiceSpec:
-        row, fresh = self._service_rows.assign(service.name)
-        if fresh:
+    def _release(self, service: ServiceSpec, kept: Iterable[EndpointSpec]) -> None:
+        names = {endpoint.name for endpoint in kept}
+        for endpoint in service.endpoints:
+            if endpoint.name not in names:
+                self._rows.release((service.name, endpoint.name))
+
+    def _with_rows(self, name: str, endpoints: tuple[EndpointSpec, ...], treat: Treat, now: float) -> ServiceSpec:
+        row, used = self._service_rows.assign(name)
+        if used:
             self.table.clear_service_row(row)
-        endpoints = tuple(self._with_row(service, endpoint) for endpoint in service.endpoints)
-        return replace(service, row=row, endpoints=endpoints)
+        rows = [self._row(name, endpoint.name) for endpoint in endpoints]
+        known = [
+            EndpointSpec(endpoint.name, endpoint.candidates, endpoint.weight, row)
+            for endpoint, row in zip(endpoints, rows, strict=True)
+        ]
+        service = treat(name, tuple(known), row)
+        before = self._services.get(name)
+        joins = {e.name for e in known} - {e.name for e in before.endpoints} if before and before.endpoints else ()
+        for endpoint in service.endpoints:
+            if endpoint.name in joins and endpoint.row != NO_ROW:
+                self._state(service, endpoint).joined(now)
+            if service.health_check is None and self._is_noted(endpoint):
+                state = self._state(service, endpoint)
+                if state.is_down():
+                    state.set_down(False, now)  # nobody would ever take it back
+        return service
 
-    def _with_row(self, service: ServiceSpec, endpoint: EndpointSpec) -> EndpointSpec:
-        key = (service.name, endpoint.name)
-        row, fresh = self._rows.assign(key)
-        if fresh:
+    def _row(self, service: str, endpoint: str) -> int:
+        row, used = self._rows.assign((service, endpoint))
+        if used:
             self.table.clear_row(row)
-        if row != NO_ROW:
-            state = self._states.get(key)
-            if state is None:
-                self._states[key] = EndpointState(
-                    self.table, row, 0, service.breaker, service.passive, lambda change: None
-                )
-                before = self._services.get(service.name)
-                if before is not None and before.endpoints:
-                    self._states[key].joined(monotonic())
-            else:
-                state.follow(service.breaker, service.passive)
-            if service.health_check is None and self._states[key].is_down():
-                self._states[key].set_down(False, monotonic())  # nobody would ever take it back
-        return replace(endpoint, row=row)
+        return row
 
-    def _probed(self, service: str, endpoint: EndpointSpec, healthy: bool, why: str) -> None:
-        state = self._states.get((service, endpoint.name))
-        if state is None:
+    def _state(self, service: ServiceSpec, endpoint: EndpointSpec) -> EndpointState:
+        """What is known of an endpoint that has a row."""
+        return EndpointState(self.table, endpoint.row, 0, service.breaker, service.passive, _tell_nobody)
+
+    def _is_noted(self, endpoint: EndpointSpec) -> bool:
+        """Whether there is anything to say of an endpoint, which is seldom so."""
+        return endpoint.row != NO_ROW and bool(self.table.words[self.table.row(endpoint.row)])
+
+    def _noted(self) -> dict[tuple[str, str], EndpointState]:
+        """The endpoints of which there is something to say."""
+        return {
+            (service.name, endpoint.name): self._state(service, endpoint)
+            for service in self._services.values()
+            for endpoint in service.endpoints
+            if self._is_noted(endpoint)
+        }
+
+    def _probed(self, name: str, endpoint: EndpointSpec, healthy: bool, why: str) -> None:
+        service = self._services.get(name)
+        if service is None or endpoint.row == NO_ROW:
             return
+        state = self._state(service, endpoint)
         was_down = state.is_down()
         state.set_down(not healthy, monotonic())
         if was_down == healthy:
             say = self._events.info if healthy else self._events.warning
-            say(Event.HEALTH_CHANGE, service=service, upstream=endpoint.name, healthy=healthy, by="probe", why=why)
+            say(Event.HEALTH_CHANGE, service=name, upstream=endpoint.name, healthy=healthy, by="probe", why=why)
 
     def worker_gone(self, slot: int) -> None:
         """A worker has ended, however: its trials are free again, and nothing is in flight in it."""
-        for state in self._states.values():
+        for state in self._noted().values():
             state.release_holder(slot + 1)
         self.table.clear_slot(slot, [row for _, row in self._rows.items()])
 
     def gauges(self) -> None:
         """Bring the gauges of endpoints and services up to date."""
         now = monotonic()
-        health: Series = {
-            (service, upstream): 1.0 if healthy else 0.0
-            for service, upstream, _ in self._each()
-            if (healthy := self.checker.healthy(service, upstream)) is not None
-        }
+        noted = self._noted()
+        health: Series = {}
+        breakers: Series = {}
+        ejected: Series = {}
+        panic: Series = {}
+        for name, service in self._services.items():
+            for endpoint in service.endpoints:
+                key = (name, endpoint.name)
+                healthy = self.checker.healthy(*key)
+                if healthy is not None:
+                    health[key] = float(healthy)
+                if endpoint.row != NO_ROW:
+                    state = noted.get(key)
+                    breakers[key] = _STATES[state.breaker_state()] if state is not None else 0.0
+                    ejected[key] = float(state.is_ejected(now)) if state is not None else 0.0
+            states = [noted.get((name, endpoint.name)) for endpoint in service.endpoints]
+            panic[name,] = float(bool(states) and all(state and state.is_ejected(now) for state in states))
         self._totals.set_gauges(Metric.UPSTREAM_HEALTH, health)
-        breakers: Series = {
-            (service, upstream): _STATES[state.breaker_state()] for service, upstream, state in self._each()
-        }
         self._totals.set_gauges(Metric.BREAKER_STATE, breakers)
-        ejected: Series = {
-            (service, upstream): float(state.is_ejected(now)) for service, upstream, state in self._each()
-        }
         self._totals.set_gauges(Metric.UPSTREAM_EJECTED, ejected)
-        panic: Series = {(name,): float(self._all_ejected(name, now)) for name in self._services}
         self._totals.set_gauges(Metric.SERVICE_PANIC, panic)
 
     def status(self) -> dict[str, list[dict[str, object]]]:
         """Every service's endpoints with what is known of them, as plain values."""
         now = monotonic()
-        found: dict[str, list[dict[str, object]]] = {name: [] for name in self._services}
-        for service, upstream, state in self._each():
-            found[service].append(
+        noted = self._noted()
+        return {
+            name: [
                 {
-                    "endpoint": upstream,
-                    "healthy": self.checker.healthy(service, upstream),
-                    "breaker": state.breaker_state(),
-                    "ejected": state.is_ejected(now),
+                    "endpoint": endpoint.name,
+                    "healthy": self.checker.healthy(name, endpoint.name),
+                    "breaker": state.breaker_state() if state is not None else "closed",
+                    "ejected": state is not None and state.is_ejected(now),
                 }
-            )
-        return found
+                for endpoint, state in ((e, noted.get((name, e.name))) for e in service.endpoints)
+            ]
+            for name, service in self._services.items()
+        }
 
     def stop(self) -> None:
         """End all probing."""
         self.checker.stop()
 
-    def _each(self) -> Iterator[tuple[str, str, EndpointState]]:
-        for (service, upstream), state in self._states.items():
-            yield service, upstream, state
 
-    def _all_ejected(self, service: str, now: float) -> bool:
-        endpoints = self._services[service].endpoints
-        states = [self._states.get((service, endpoint.name)) for endpoint in endpoints]
-        return bool(states) and all(state is not None and state.is_ejected(now) for state in states)
+def _tell_nobody(change: str) -> None:
+    """Changes that the supervisor makes to a row are told where it makes them."""

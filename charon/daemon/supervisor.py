@@ -5,13 +5,11 @@ It never carries a user's byte, so a busy data plane delays neither a registry c
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic
 from typing import Any, Protocol
 
 import gevent
@@ -23,14 +21,20 @@ from charon.base.clock import Clock, SystemClock
 from charon.base.errors import ConfigError, StartError
 from charon.base.names import Event, Metric
 from charon.config.reader import read_settings
+from charon.config.service_table import ServiceTable
 from charon.config.settings import Settings
 from charon.config.snapshot import ListenerSpec, Snapshot
+from charon.daemon.inheritance import Inheritance, stored_name
 from charon.daemon.listeners import ListenerSockets, Sockets, close_all
+from charon.daemon.notify import Notifier
 from charon.daemon.shared import Shared
+from charon.daemon.status import status
 from charon.daemon.tracing import SpanExport
-from charon.daemon.worker_slot import WorkerSlot
+from charon.daemon.upgrade import Successor
+from charon.daemon.workforce import BEAT_SECONDS, Workforce
 from charon.discovery.directory import Directory
 from charon.discovery.dns import Resolver
+from charon.discovery.file_watch import FileWatch
 from charon.discovery.lookup import Lookup
 from charon.discovery.registry_file import RegistryFile
 from charon.discovery.source import Source
@@ -40,31 +44,34 @@ from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
 from charon.telemetry.sink import LogSink
 
-START_SECONDS = 10.0
-"""How long the first workers may take to get ready."""
 
-APPLY_SECONDS = 5.0
-"""How long a reload waits for each worker to take the new snapshot."""
-
-REPORT_SECONDS = 1.0
-"""How long a scrape waits for the workers' newest numbers; those of a busier worker come with the next one."""
-
-
-class Service(Protocol):
-    """Something served beside the workers: the admin application."""
+class AdminService(Protocol):
+    """The admin application, being served."""
 
     def stop(self, timeout: float | None = None) -> None: ...
 
+    def fileno(self) -> int:
+        """The descriptor of its listening socket."""
+
+    def hand_over(self) -> None:
+        """Stop, and leave the socket to another process, which has it too."""
+
+
+ServeAdmin = Callable[["Supervisor", Any], AdminService]
+"""Begins to serve the admin application, on the listening socket that is given, or None to open it."""
+
 
 class Supervisor:
-    """One Charon. ``serve_admin`` starts the admin application, given this supervisor."""
+    """One Charon. ``inheritance`` holds what was open before, ``notifier`` is the way to the service manager."""
 
     def __init__(
         self,
         settings: Settings,
         sink: LogSink,
         events: EventLog,
-        serve_admin: Callable[[Supervisor], Service],
+        serve_admin: ServeAdmin,
+        inheritance: Inheritance | None = None,
+        notifier: Notifier | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.settings = settings
@@ -73,23 +80,38 @@ class Supervisor:
         self.clock = clock or SystemClock()
         self.totals = Totals()
         self.snapshot: Snapshot | None = None
+        self.inheritance = inheritance or Inheritance()
+        self.started_at = self.clock.monotonic()
+        self.last_reload: dict[str, Any] = {}
+        self.last_upgrade: dict[str, Any] = {}
+        self.leaving = False
         self.draining = False
-        self._serve_admin = serve_admin
-        self._admin: Service | None = None
-        self._started_at = self.clock.monotonic()
+        self.shared = Shared(settings.workers, self.totals, events)
+        self.listeners = ListenerSockets(settings.workers, self.inheritance)
         self._instance = secrets.token_hex(6)
-        self._listeners = ListenerSockets(0)
-        self._reloading = Semaphore()
-        self._last_reload: dict[str, Any] = {}
-        self._slots: list[WorkerSlot] = []
+        self._tracing = SpanExport(self.totals, events, self._instance)
+        self.workforce = Workforce(
+            settings.workers,
+            self._current,
+            self.listeners,
+            settings.logging,
+            self.shared,
+            self._tracing.fd,
+            self.totals,
+            events,
+        )
+        self._notifier = notifier or Notifier()
+        self._serve_admin = serve_admin
+        self._admin: AdminService | None = None
+        self._changing = Semaphore()
+        self._successor: Successor | None = None
         self._stop = Flag()
         self._hurry = Flag()
-        self._last_request = 0
         self._dropped = 0
         self._registry: RegistryFile | None = None
         self._directory = self._make_directory(settings)
-        self._shared = Shared(settings.workers, self.totals, events)
-        self._tracing = SpanExport(self.totals, events, self._instance)
+        self._watch = FileWatch(Path(settings.file), "config-watch", spawn, self._file_changed, self.clock)
+        self._watch.look()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -98,7 +120,8 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, self.stop)
         gevent.signal_handler(signal.SIGUSR1, self.reopen_logs)
-        gevent.signal_handler(signal.SIGHUP, self._hang_up)
+        gevent.signal_handler(signal.SIGHUP, spawn, "reload", self.reload)
+        gevent.signal_handler(signal.SIGUSR2, spawn, "upgrade", self.upgrade)
         try:
             self._start()
             self._stop.wait()
@@ -114,77 +137,108 @@ class Supervisor:
             self._hurry.set()
         self._stop.set()
 
+    def drain(self, delay: float) -> None:
+        """Say that Charon is not ready, go on serving for ``delay`` seconds, then stop as :meth:`stop` does."""
+        if not self.leaving:
+            self.leaving = True
+            self.events.info(Event.DRAIN_REQUESTED, delay=delay)
+            spawn("leave", self._leave, delay)
+
+    def _leave(self, delay: float) -> None:
+        if not self._stop.wait(timeout=delay):
+            self.stop()
+
     def _start(self) -> None:
         settings = self.settings
         self.totals.started(__version__, self.clock.wall())
-        self.totals.config_loaded(True, self.clock.wall())
-        self._admin = self._serve_admin(self)
-        count = settings.workers
+        self.totals.config_loaded(True, self.clock.wall(), settings.digest)
+        predecessor = self.inheritance.predecessor
+        if predecessor is None:
+            self._admin = self._serve_admin(self, None)
         self._directory.start()
         self.snapshot = self._compile(1)
-        self._listeners = ListenerSockets(count)
-        self._listeners.adopt(settings.listeners, self._listeners.prepare(settings.listeners))
+        self.listeners.adopt(settings.listeners, self.listeners.prepare(settings.listeners))
         self._tracing.follow(settings.export)
-        self._slots = [self._make_slot(slot, count) for slot in range(count)]
-        for worker in self._slots:
-            worker.start()
-        self._wait_for_workers()
+        self.workforce.start(self._stop)
+        if predecessor is not None:
+            predecessor.take_over()
+            self._admin = self._serve_admin(self, self.inheritance.admin)
+            self.events.info(Event.TAKEN_OVER, predecessor=predecessor.pid)
+        for address in self.inheritance.close_rest():
+            self.events.warning(Event.SOCKETS_NOT_WANTED, address=address)
         for spec in self.snapshot.listeners:
             self._announce(spec)
-        self.totals.workers(count)
-        self.events.info(Event.PROXY_STARTED, version=__version__, workers=count, config=settings.file)
-
-    def _wait_for_workers(self) -> None:
-        """Until every first worker serves. Raises StartError when one dies or takes too long."""
-        deadline = monotonic() + START_SECONDS
-        for worker in self._slots:
-            while not worker.ready.wait(timeout=0.05):
-                if self._stop.is_set():
-                    return
-                if worker.deaths:
-                    raise StartError("a worker process ended while it was starting; its own words are above")
-                if monotonic() > deadline:
-                    raise StartError(f"the worker processes were not ready after {START_SECONDS:g} s")
+        self.totals.workers(settings.workers)
+        self._keep_sockets(self.listeners.open)
+        self._watch.start()
+        spawn("heartbeat", self._beat)
+        if self._notifier.watchdog_seconds is not None:
+            spawn("watchdog", self._feed_watchdog, self._notifier.watchdog_seconds / 3)
+        self._notifier.ready(self._line())
+        self.events.info(Event.PROXY_STARTED, version=__version__, workers=settings.workers, config=settings.file)
 
     def _announce(self, spec: ListenerSpec) -> None:
         event = Event.TCP_SERVER_START if spec.protocol == "tcp" else Event.HTTP_SERVER_START
-        address = self._listeners.address(spec.name)
+        address = self.listeners.address(spec.name)
         self.events.info(event, listener=spec.name, address=address, protocol=spec.protocol)
+
+    def _beat(self) -> None:
+        while not self.draining:
+            gevent.sleep(BEAT_SECONDS)
+            self.workforce.beat(self.settings.worker_timeout)
+            self._notifier.status(self._line())
+
+    def _feed_watchdog(self, seconds: float) -> None:
+        while True:
+            self._notifier.watchdog()
+            gevent.sleep(seconds)
+
+    def _line(self) -> str:
+        """How things stand, in a line for people."""
+        count, of = self.workforce.serving, len(self.workforce.slots)
+        workers = f"{count} of {of}" if count < of else f"{of}"
+        line = f"serving; listeners: {len(self.settings.listeners)}, workers: {workers}"
+        if self.leaving:
+            line += ", about to drain"
+        if self.last_reload and not self.last_reload["ok"]:
+            line += f"; the last reload was refused: {self.last_reload['problems'][0]}"
+        return line
 
     def _finish(self) -> None:
         """Stop accepting, let the workers finish within the drain timeout, and clear up."""
         self.draining = True
         # First of all, so that nobody is queued whom no worker will take: theirs are the last copies from here on.
-        self._listeners.close()
+        # Unless a successor has them, or the service manager keeps them for the next start.
+        self.listeners.close(for_good=self._successor is None and not self._notifier.present)
+        self._watch.stop()
         self._directory.stop()
-        self._shared.stop()
-        if self._slots:
-            timeout = self.settings.drain_timeout
+        self.shared.stop()
+        timeout = self.settings.drain_timeout
+        if self._successor is not None:
+            if self._admin is not None:
+                self._admin.hand_over()
+            self._successor.take_over()
+        else:
+            self._notifier.stopping("stopping", timeout + 10.0)
+        if self.snapshot is not None:
             self.events.info(Event.SHUTTING_DOWN, drain_timeout=timeout)
-            for worker in self._slots:
-                worker.drain(timeout)
-            everyone = [worker.ended for worker in self._slots]
-            self._wait_or_hurry(everyone, timeout + 5.0)
-            for worker in self._slots:
-                worker.kill()
-            gevent.wait(everyone, timeout=2.0)
+            progress = spawn("progress", self._tell_progress)
+            self.workforce.drain(timeout, self._hurry)
+            progress.kill()
         self._tracing.stop(self._hurry)
-        if self._admin is not None:
+        if self._admin is not None and self._successor is None:
             self._admin.stop(timeout=1.0)
         self.events.info(Event.STOPPED)
         self.sink.close()
 
-    def _wait_or_hurry(self, everyone: list[Flag], timeout: float) -> None:
-        """Until all are set, the second signal comes, or the time is up."""
-        done = Flag()
-
-        def watch() -> None:
-            gevent.wait(everyone, timeout=timeout)
-            done.set()
-
-        watcher = spawn("drain", watch)
-        gevent.wait([done, self._hurry], count=1)
-        watcher.kill()
+    def _tell_progress(self) -> None:
+        while True:
+            gevent.sleep(BEAT_SECONDS)
+            left = self.workforce.connections()
+            if self._successor is not None:
+                self._successor.draining(left)
+            else:
+                self._notifier.status(f"draining: {left} connections left")
 
     # -- what changes while it runs -----------------------------------------------------------------------------
 
@@ -198,8 +252,8 @@ class Supervisor:
         return Directory(sources, resolver, self._services_changed, self.events, spawn)
 
     def _compile(self, generation: int) -> Snapshot:
-        snapshot = self.settings.snapshot(self._directory.services(), generation, self._instance)
-        snapshot = replace(snapshot, services=self._shared.assign(snapshot.services))
+        services = self.shared.assign(self._directory.services(), self.settings)
+        snapshot = self.settings.snapshot(ServiceTable(services), generation, self._instance)
         pairs = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
         self.totals.set_endpoints(pairs)
         return snapshot
@@ -207,9 +261,7 @@ class Supervisor:
     def _services_changed(self) -> None:
         if self.snapshot is None:
             return  # still starting; the first snapshot will have it
-        snapshot = self._next_snapshot()
-        for worker in self._slots:
-            worker.push(snapshot)
+        self.workforce.push(self._next_snapshot())
 
     def _next_snapshot(self) -> Snapshot:
         self.snapshot = self._compile(self._current().generation + 1)
@@ -219,23 +271,15 @@ class Supervisor:
         assert self.snapshot is not None
         return self.snapshot
 
-    def _make_slot(self, slot: int, count: int) -> WorkerSlot:
-        def sockets() -> dict[str, int]:
-            return self._listeners.descriptors(slot)
-
-        logging = self._current().logging
-        spans = self._tracing.fd
-        return WorkerSlot(slot, count, logging, sockets, self._current, self._shared, spans, self.totals, self.events)
-
     def reopen_logs(self) -> None:
         """Open the log file anew, here and in all workers."""
         self.sink.reopen()
-        for worker in self._slots:
-            worker.tell({"type": "reopen"})
+        self.workforce.tell({"type": "reopen"})
         self.events.info(Event.LOG_REOPENED)
 
-    def _hang_up(self) -> None:
-        spawn("reload", self.reload)
+    def _file_changed(self) -> None:
+        if self.settings.reload_on_change:
+            self.reload()
 
     def reload(self) -> list[str]:
         """Read the configuration again and put it in force as a whole, or not at all.
@@ -243,19 +287,24 @@ class Supervisor:
         Returns every mistake, none when it is in force now. What stays the same is left alone: listeners, pools,
         health, breakers, counters and connections.
         """
-        with self._reloading:
+        with self._changing:
+            if self._stop.is_set():
+                return ["Charon is stopping"]
+            self._notifier.reloading()
             try:
                 wanted = read_settings(Path(self.settings.file))
-                opened = self._listeners.prepare(wanted.listeners)
+                opened = self.listeners.prepare(wanted.listeners)
             except ConfigError as error:
                 problems = error.problems
             except StartError as error:
                 problems = [f"{self.settings.file}: {error}"]
             else:
                 self._put_in_force(wanted, opened)
+                self._notifier.ready(self._line())
                 return []
             self._note_reload(problems)
             self.events.error(Event.CONFIG_RELOAD_FAILED, file=self.settings.file, problems=problems)
+            self._notifier.ready(self._line())
             return problems
 
     def _put_in_force(self, wanted: Settings, opened: Sockets) -> None:
@@ -267,16 +316,15 @@ class Supervisor:
             directory.start()
             self._directory = directory
             old.stop()
-        unneeded = self._listeners.adopt(settings.listeners, opened)
+        unneeded = self.listeners.adopt(settings.listeners, opened)
         snapshot = self._next_snapshot()
         fresh = _to_open(before.listeners, settings.listeners)
-        for worker in self._slots:
-            worker.push(snapshot)
-            if fresh:
-                worker.open(self._listeners.descriptors(worker.slot, fresh))
-        for worker in self._slots:
-            worker.wait_for(snapshot.generation, APPLY_SECONDS)
+        self.workforce.push(snapshot)
+        if fresh:
+            self.workforce.open(fresh)
+        self.workforce.wait_for(snapshot.generation)
         close_all(unneeded)
+        self._keep_sockets(opened, unneeded)
         self._tracing.follow(settings.export)
         for spec in settings.listeners:
             if spec.name in fresh:
@@ -286,10 +334,39 @@ class Supervisor:
         self.events.info(Event.CONFIG_RELOADED, file=settings.file, digest=settings.digest, needs_restart=list(waiting))
         self.events.set_level(settings.logging.level)
 
+    def _keep_sockets(self, opened: Sockets, unneeded: Sockets | None = None) -> None:
+        """Have the service manager keep what is open now, for the next start, and forget what is not needed."""
+        for key in unneeded or ():
+            self._notifier.forget(stored_name(key))
+        for key, sockets in opened.items():
+            self._notifier.store(stored_name(key), [sock.fileno() for sock in sockets])
+
     def _note_reload(self, problems: list[str]) -> None:
         now = self.clock.wall()
-        self.totals.config_loaded(not problems, now)
-        self._last_reload = {"ok": not problems, "at": now, "problems": problems, "digest": self.settings.digest}
+        self.totals.config_loaded(not problems, now, self.settings.digest)
+        self.last_reload = {"ok": not problems, "at": now, "problems": problems, "digest": self.settings.digest}
+
+    def upgrade(self) -> str | None:
+        """Start the program anew, hand the listening sockets on, and drain once it serves.
+
+        Returns why it could not be done, None when this program is ending now. Until the new one serves, and if it
+        never does, all goes on as it was.
+        """
+        with self._changing:
+            if self._stop.is_set() or self._admin is None:
+                return "Charon is starting or stopping"
+            successor = Successor(self.settings.file, self._notifier.environment())
+            self.events.info(Event.UPGRADE_STARTED, successor=successor.pid)
+            problem = successor.prepare(self.listeners.open, self._admin.fileno(), self._stop)
+            self.last_upgrade = {"ok": problem is None, "at": self.clock.wall(), "problem": problem}
+            if problem is not None:
+                self.events.error(Event.UPGRADE_FAILED, successor=successor.pid, problem=problem)
+                return problem
+            self._successor = successor
+            self._notifier.main_process(successor.pid)
+            self.events.info(Event.UPGRADED, successor=successor.pid)
+            self.stop()
+            return None
 
     # -- what others ask ----------------------------------------------------------------------------------------
 
@@ -297,10 +374,20 @@ class Supervisor:
         """Bring the totals up to date with what the workers have counted until now."""
         if self._registry is not None:
             self.totals.registry_loaded(self._registry.last_reload_successful, self._registry.last_success_time)
-        self.totals.workers(sum(1 for worker in self._slots if worker.ready.is_set()))
+        self.totals.workers(self.workforce.serving)
         self._count_dropped()
-        self._shared.gauges()
-        self._ask("report")
+        self.shared.gauges()
+        self.workforce.ask("report")
+
+    def render(self, accept: str) -> tuple[str, bytes]:
+        """The metrics for an ``Accept`` field: content type and body."""
+        return self.totals.render(accept)
+
+    def set_log_level(self, level: str) -> None:
+        """Log what is of ``level`` and above, in all processes, until the next reload. Raises ValueError."""
+        self.events.set_level(level)
+        self.settings = replace(self.settings, logging=replace(self.settings.logging, level=level))
+        self._services_changed()
 
     def _count_dropped(self) -> None:
         dropped = self.sink.dropped
@@ -310,47 +397,21 @@ class Supervisor:
 
     def not_ready(self) -> str | None:
         """Why Charon is not serving, or None when it is."""
-        if self.draining or self._stop.is_set():
+        if self.leaving or self.draining or self._stop.is_set():
             return "draining"
-        if not self._slots or not all(worker.ready.is_set() for worker in self._slots):
+        if self.workforce.serving < len(self.workforce.slots):
             return "not all workers are ready"
         return None
 
     def status(self) -> dict[str, Any]:
         """The state of everything, as plain values."""
-        snapshot = self.snapshot
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "uptime_seconds": round(self.clock.monotonic() - self._started_at, 3),
-            "ready": self.not_ready() is None,
-            "draining": self.draining,
-            "config_file": self.settings.file,
-            "config_digest": self.settings.digest,
-            "last_reload": self._last_reload,
-            "generation": snapshot.generation if snapshot is not None else 0,
-            "listeners": [
-                {"name": spec.name, "address": self._listeners.address(spec.name), "protocol": spec.protocol}
-                for spec in (snapshot.listeners if snapshot is not None else ())
-            ],
-            "services": self._shared.status(),
-            "workers": [worker.status() for worker in self._slots],
-        }
+        self.workforce.ask("report")
+        return status(self)
 
     def greenlets(self) -> dict[str, list[str]]:
         """The named greenlets of every process."""
-        replies = self._ask("greenlets")
+        replies = self.workforce.ask("greenlets")
         return {"supervisor": names()} | {f"worker {slot}": reply or [] for slot, reply in replies.items()}
-
-    def _ask(self, kind: str) -> dict[int, Any]:
-        """Ask all workers; those that do not answer in time answer None."""
-        self._last_request += 1
-        request = self._last_request
-        replies = {worker.slot: worker.ask(kind, request) for worker in self._slots}
-        gevent.wait(list(replies.values()), timeout=REPORT_SECONDS)
-        for worker in self._slots:
-            worker.forget(request)
-        return {slot: reply.value if reply.ready() else None for slot, reply in replies.items()}
 
 
 def _to_open(before: Sequence[ListenerSpec], after: Sequence[ListenerSpec]) -> list[str]:

@@ -3,11 +3,11 @@
 import charon.net.patch  # noqa: F401 - before all others: they must import the patched standard library
 
 # isort: split
+import faulthandler
 import gc
 import os
 import signal
 import sys
-from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -74,7 +74,7 @@ class Worker:
         self.spans = SpanOutbox(descriptors[3])
         self.plane = DataPlane(self.events, self.access_log, metrics, sharing)
         self.specs: dict[str, ListenerSpec] = {}
-        self.servers: dict[str, ProxyServer] = {}
+        self.servers: list[ProxyServer] = []
         self.retired: list[ProxyServer] = []
         self.idle = MAX_IDLE_SECONDS
         self._drain_timeout = 30.0
@@ -86,9 +86,8 @@ class Worker:
         listening = spawn("channel", self._listen)
         housekeeping = spawn("housekeeping", self._keep_house)
         self._drain.wait()
-        housekeeping.kill()
         self._finish()
-        listening.kill()
+        gevent.killall([housekeeping, listening])
         self._report(0)
         self.sink.close()
 
@@ -113,12 +112,15 @@ class Worker:
             return
         kind = message.get("type")
         if kind == "sockets":
-            for name, fd in zip(message["listeners"], descriptors, strict=True):
+            for (name, home, of), fd in zip(message["listeners"], descriptors, strict=True):
                 if name in self.specs:
-                    self._open(name, fd)
+                    self._open(name, home, of, fd)
                 else:
                     os.close(fd)  # a newer snapshot has overtaken this
+        elif kind == "serve":
             self._send({"type": "ready"})
+        elif kind == "release":
+            self._retire([server for server in self.servers if server.home == message["home"]])
         elif kind == "report":
             self._report(message["id"])
         elif kind == "reopen":
@@ -139,17 +141,19 @@ class Worker:
         admin = ServiceSpec(
             METRICS_SERVICE, (EndpointSpec(METRICS_SERVICE, (SocketAddress(snapshot.admin_socket, 0),)),)
         )
-        self.plane.apply(replace(snapshot, services={**snapshot.services, METRICS_SERVICE: admin}))
+        self.plane.apply(snapshot, {METRICS_SERVICE: admin})
         self._trace(snapshot.tracing)
         self.specs = {spec.name: spec for spec in snapshot.listeners}
         self.idle = min((spec.timeouts.idle for spec in snapshot.listeners), default=MAX_IDLE_SECONDS)
-        for name, server in list(self.servers.items()):
-            spec = self.specs.get(name)
+        gone = []
+        for server in self.servers:
+            spec = self.specs.get(server.listener.name)
             if spec is None or server.listener.spec.needs_new_server(spec):
-                self._retire(name)  # what is to be opened anew comes with its socket
+                gone.append(server)  # what is to be opened anew comes with its socket
             elif spec != server.listener.spec:
                 server.listener = Listener(spec, self.plane.sharing.buckets)
-                server.pool_of_connections.set_limit(self._share(spec))
+                server.pool_of_connections.set_limit(_share(spec, server.of))
+        self._retire(gone)
 
     def _trace(self, spec: TracingSpec | None) -> None:
         tracer = self.plane.tracer
@@ -158,24 +162,24 @@ class Worker:
         elif tracer is None or tracer.spec != spec:
             self.plane.tracer = Tracer(spec, self.spans, SystemClock())
 
-    def _open(self, name: str, fd: int) -> None:
+    def _open(self, name: str, home: int, of: int, fd: int) -> None:
+        """Listen on a socket of slot ``home``, one of ``of`` that share the listener's connections."""
         spec = self.specs[name]
         kind = TcpServer if spec.protocol == "tcp" else HttpServer
         listener = Listener(spec, self.plane.sharing.buckets)
-        server = kind(fd, listener, self.plane, self._share(spec), lambda error: self._accept_failed(name, error))
+        server = kind(fd, listener, self.plane, _share(spec, of), lambda error: self._accept_failed(name, error))
+        server.home, server.of = home, of
         server.start()
-        self.servers[name] = server
+        self.servers.append(server)
 
-    def _share(self, spec: ListenerSpec) -> int:
-        """This worker's part of the connections that the listener may have."""
-        return -(-spec.limits.max_connections // self.slots)
-
-    def _retire(self, name: str) -> None:
-        server = self.servers.pop(name)
-        server.retired_at = monotonic()
-        server.stop_listening()
-        server.close_idle()
-        self.retired.append(server)
+    def _retire(self, servers: list[ProxyServer]) -> None:
+        """Listen no more, and let the connections come to their end."""
+        for server in servers:
+            self.servers.remove(server)
+            self.retired.append(server)
+            server.retired_at = monotonic()
+            server.stop_listening()
+            server.close_idle()
 
     def _accept_failed(self, name: str, error: OSError) -> None:
         self.plane.metrics.listener(name).accept_errors += 1
@@ -191,7 +195,7 @@ class Worker:
         while True:
             gevent.sleep(SWEEP_SECONDS)
             now = monotonic()
-            for server in (*self.servers.values(), *self.retired):
+            for server in (*self.servers, *self.retired):
                 server.sweep(now)
             self.spans.flush()
             if now < next_report:
@@ -211,12 +215,19 @@ class Worker:
                 server.abort_all()
 
     def _report(self, request: int) -> None:
-        for server in (*self.servers.values(), *self.retired):
+        for server in (*self.servers, *self.retired):
             server.count_bytes()
         self.plane.gauges()
         self.plane.metrics.count_up_to(Metric.LOG_DROPPED, (), self.sink.dropped)
         self.plane.metrics.count_up_to(Metric.TRACE_SPANS_DROPPED, (DropReason.WORKER_QUEUE,), self.spans.dropped)
-        self._send({"type": "report", "id": request, "delta": self.plane.metrics.collect()})
+        report = {"type": "report", "id": request, "delta": self.plane.metrics.collect(), "state": self._state()}
+        self._send(report)
+
+    def _state(self) -> dict[str, int]:
+        """What the supervisor shows of this worker: open client connections, and those that are only to finish."""
+        retired = sum(len(server.connections) for server in self.retired)
+        everything = retired + sum(len(server.connections) for server in self.servers)
+        return {"connections": everything, "draining": everything if self.plane.draining else retired}
 
     def _send(self, message: Message) -> None:
         try:
@@ -227,7 +238,7 @@ class Worker:
     def _finish(self) -> None:
         """Stop accepting, let what is under way finish, and end what has not in time."""
         self.plane.draining = True
-        servers = [*self.servers.values(), *self.retired]
+        servers = [*self.servers, *self.retired]
         for server in servers:
             server.stop_listening()
         for server in servers:
@@ -244,12 +255,18 @@ class Worker:
         self.events.info(Event.WORKER_DRAINED, pid=os.getpid(), aborted=left)
 
 
+def _share(spec: ListenerSpec, of: int) -> int:
+    """The connections that one of ``of`` parts of a listener may have."""
+    return -(-spec.limits.max_connections // of)
+
+
 def main() -> None:
     """Take orders from the channel whose descriptor is the first argument."""
     # The supervisor says when to stop, and how; a terminal's Ctrl-C reaches the whole process group.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    channel = Channel.inherited(int(sys.argv[1]))
+    faulthandler.register(signal.SIGUSR2)  # one that is stuck is asked where, before it is ended
+    channel = Channel.inherited(int(sys.argv[1]), trusting=True)
     try:
         hello, descriptors = channel.receive()
     except ChannelClosed:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from time import monotonic
 from typing import Any
@@ -17,7 +18,8 @@ from gevent.queue import Queue
 
 from charon.base.names import Event
 from charon.config.snapshot import LoggingSpec, Snapshot
-from charon.daemon.channel import Channel, ChannelClosed
+from charon.daemon.channel import MAX_DESCRIPTORS, Channel, ChannelClosed
+from charon.daemon.listeners import Share
 from charon.daemon.shared import Shared
 from charon.net.tasks import spawn
 from charon.telemetry.events import EventLog
@@ -31,22 +33,30 @@ STABLE_SECONDS = 10.0
 
 MAX_BACKOFF = 10.0
 
+_LAST_WORDS = 0.2
+"""Seconds in which a worker that is stuck may still write where."""
+
 
 class WorkerSlot:
-    """Keeps one worker running until :meth:`drain`. ``sockets`` gives the descriptors of this slot by listener name;
-    ``spans`` is the descriptor through which workers hand over spans."""
+    """Keeps one worker running until :meth:`drain`.
+
+    ``sockets`` gives what the slot listens on, ``spans`` is the descriptor that workers hand spans over through.
+    ``on_absence`` is told True when the slot will be without a worker for longer than a start takes, and False when it
+    has one again. ``state`` is what the worker has last said of itself.
+    """
 
     def __init__(
         self,
         slot: int,
         slots: int,
         logging: LoggingSpec,
-        sockets: Callable[[], Mapping[str, int]],
+        sockets: Callable[[], Sequence[Share]],
         snapshot: Callable[[], Snapshot],
         shared: Shared,
         spans: int,
         totals: Totals,
         events: EventLog,
+        on_absence: Callable[[int, bool], None],
     ) -> None:
         self.slot = slot
         self.ready = Flag()
@@ -55,6 +65,8 @@ class WorkerSlot:
         self.generation = 0
         self.started_at = 0.0
         self.deaths = 0
+        self.state: dict[str, Any] = {}
+        self.absent = False
         self._slots = slots
         self._logging = logging
         self._sockets = sockets
@@ -63,6 +75,8 @@ class WorkerSlot:
         self._spans = spans
         self._totals = totals
         self._events = events
+        self._on_absence = on_absence
+        self._silence = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._outbox: Queue[_Order | None] = Queue()
         self._newest: Snapshot | None = None
@@ -83,8 +97,10 @@ class WorkerSlot:
             "slot": self.slot,
             "pid": self.pid,
             "ready": self.ready.is_set(),
+            "crash_loop": self.absent,
             "generation": self.generation,
             "deaths": self.deaths,
+            **self.state,
         }
 
     def start(self) -> None:
@@ -97,10 +113,11 @@ class WorkerSlot:
             self._outbox.put(None)
         self._newest = snapshot
 
-    def open(self, sockets: Mapping[str, int]) -> None:
-        """Have the worker open listeners of the newest snapshot, after it has taken that."""
-        # Copies, which stay valid until they are sent, whatever happens to the listener meanwhile.
-        self._outbox.put(({"type": "sockets", "listeners": list(sockets)}, [os.dup(fd) for fd in sockets.values()]))
+    def open(self, shares: Sequence[Share]) -> None:
+        """Have the worker listen on sockets of the newest snapshot's listeners, after it has taken that."""
+        for message, descriptors in _offers(shares):
+            # Copies, which stay valid until they are sent, whatever happens to the listener meanwhile.
+            self._outbox.put((message, [os.dup(fd) for fd in descriptors]))
 
     def wait_for(self, generation: int, seconds: float) -> None:
         """Until the worker has taken a snapshot of ``generation`` or later, it is not there, or the time is up."""
@@ -138,10 +155,27 @@ class WorkerSlot:
             self.tell({"type": "drain", "timeout": timeout})
 
     def kill(self) -> None:
-        """End the worker at once."""
+        """End the worker at once, and start no other."""
         self._stopping = True
+        self._kill()
+
+    def _kill(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
+
+    def beat(self, grace: float) -> None:
+        """Another second has passed. A worker that has said nothing for ``grace`` of them is ended and replaced.
+
+        Seconds in which this process did not run either are not counted: they say nothing about the worker.
+        """
+        if self._process is None:
+            return
+        self._silence += 1
+        if self._silence == int(grace) + 1:
+            self._events.error(Event.WORKER_BLOCKED, worker=self.slot, pid=self.pid, silent_seconds=grace)
+            self._process.send_signal(signal.SIGUSR2)
+            gevent.sleep(_LAST_WORDS)
+            self._kill()
 
     # -- one process after the other ----------------------------------------------------------------------------
 
@@ -152,7 +186,13 @@ class WorkerSlot:
                 break
             self.deaths += 1
             self._totals.worker_replaced()
-            gevent.sleep(self._backoff())
+            wait = self._backoff()
+            if wait and not self.absent:
+                self.absent = True
+                self._on_absence(self.slot, True)
+            if wait:
+                self._events.error(Event.WORKER_CRASH_LOOP, worker=self.slot, deaths=self.deaths, next_start_in=wait)
+            gevent.sleep(wait)
         self.ended.set()
 
     def _backoff(self) -> float:
@@ -171,6 +211,7 @@ class WorkerSlot:
             command = [sys.executable, "-P", "-m", "charon.daemon.worker", str(fd)]
             self._process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL)  # noqa: S603 - ourselves
         process = self._process
+        self._silence = 0
         self._totals.worker_gone(self.slot)
         reader = spawn(f"worker {self.slot} reader", self._read, channel)
         writer = spawn(f"worker {self.slot} writer", self._write, channel)
@@ -180,6 +221,7 @@ class WorkerSlot:
         gevent.killall([reader, writer])
         channel.close()
         self._process = None
+        self.state = {}
         self._totals.worker_gone(self.slot)
         self._shared.worker_gone(self.slot)
         for reply in self._replies.values():
@@ -205,8 +247,9 @@ class WorkerSlot:
             hello = {"type": "hello", "slot": self.slot, "slots": self._slots, "logging": logging}
             channel.send(hello | {"secret": self._shared.secret.hex()}, (table.fd, *table.lock_fds, self._spans))
             channel.send(self._snapshot())
-            sockets = self._sockets()
-            channel.send({"type": "sockets", "listeners": list(sockets)}, tuple(sockets.values()))
+            for message, descriptors in _offers(self._sockets()):
+                channel.send(message, tuple(descriptors))
+            channel.send({"type": "serve"})
             while True:
                 order = self._outbox.get()
                 if order is not None:
@@ -241,13 +284,17 @@ class WorkerSlot:
 
     def _hear(self, message: dict[str, Any]) -> None:
         kind = message["type"]
+        self._silence = 0
         if kind == "report":
+            self.state = _state(message.get("state", {}))
             self._totals.add(self.slot, message["delta"])
             self._answer(message["id"], True)
         elif kind == "ready":
-            if not self.ready.is_set():  # it says so again when it has opened more listeners
-                self.ready.set()
-                self._events.info(Event.WORKER_STARTED, worker=self.slot, pid=self.pid)
+            self.ready.set()
+            self._events.info(Event.WORKER_STARTED, worker=self.slot, pid=self.pid)
+            if self.absent:
+                self.absent = False
+                self._on_absence(self.slot, False)
         elif kind == "applied":
             self.generation = int(message["generation"])
             self._applied.set()
@@ -260,3 +307,16 @@ class WorkerSlot:
         reply = self._replies.pop(request, None)
         if reply is not None:
             reply.set(value)
+
+
+def _offers(shares: Sequence[Share]) -> Iterator[_Order]:
+    """Messages that hand ``shares`` to a worker, each with as many descriptors as one may carry."""
+    for start in range(0, len(shares), MAX_DESCRIPTORS):
+        some = shares[start : start + MAX_DESCRIPTORS]
+        listeners = [(share.listener, share.home, share.of) for share in some]
+        yield {"type": "sockets", "listeners": listeners}, [share.fd for share in some]
+
+
+def _state(said: dict[str, Any]) -> dict[str, Any]:
+    """What a worker says of its state, held to numbers: it is shown as it is."""
+    return {str(key): value for key, value in said.items() if isinstance(value, int | float)}

@@ -1,14 +1,13 @@
 """All sources and the resolver joined: what services there are now, and where each of their endpoints is.
 
-Two changes in quick succession are one callback. A service that did not change keeps its very object, so that a change
-of one name in a registry of 50,000 costs little.
+Two changes in quick succession are one callback. A service that did not change keeps its very tuple of endpoints, so
+that a change of one name in a registry of 50,000 costs little.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 import gevent
 from gevent import Greenlet
@@ -18,10 +17,13 @@ from gevent.lock import BoundedSemaphore
 from charon.base.addresses import Address
 from charon.base.names import Event
 from charon.config.registry import Target
-from charon.config.snapshot import EndpointSpec, ServiceSpec, SocketAddress
+from charon.config.snapshot import EndpointSpec, SocketAddress
 from charon.discovery.dns import Resolver
 from charon.discovery.lookup import Addresses
 from charon.discovery.source import EventLog, Services, Source, Spawn
+
+Found = dict[str, tuple[EndpointSpec, ...]]
+"""The endpoints of each service, as they are known now."""
 
 COALESCE = 0.05
 """Seconds that a change waits for others, so that a burst is one callback."""
@@ -33,8 +35,8 @@ YIELD_EVERY = 500
 class Directory:
     """The services of all sources. Where two sources hold one name, the earlier source has it.
 
-    ``on_change`` runs in the directory's greenlet when :meth:`services` has changed. The services carry names and
-    endpoints only; policy (load balancing and so on) belongs to the configuration.
+    ``on_change`` runs in the directory's greenlet when :meth:`services` has changed. How a service is treated (load
+    balancing and so on) belongs to the configuration.
     """
 
     def __init__(
@@ -54,9 +56,9 @@ class Directory:
         self._spawn = spawn
         self._start_timeout = start_timeout
         self._targets: dict[str, tuple[Target, ...]] = {}
-        self._specs: dict[str, ServiceSpec] = {}
+        self._found: Found = {}
         self._users: dict[str, set[str]] = {}  # which services use a name that is resolved
-        self._named: set[str] = set()  # services that use such a name
+        self._named: dict[str, set[str]] = {}  # the other way round: services with such names, and these
         self._sources_changed = False
         self._changed_names: set[str] = set()
         self._wake = Flag()
@@ -64,11 +66,11 @@ class Directory:
         self._greenlet: Greenlet[..., object] | None = None
 
     def __repr__(self) -> str:
-        return f"<Directory sources={len(self._sources)} services={len(self._specs)}>"
+        return f"<Directory sources={len(self._sources)} services={len(self._found)}>"
 
-    def services(self) -> dict[str, ServiceSpec]:
+    def services(self) -> Found:
         """Every service by name, complete; a new mapping after each change, never changed once handed out."""
-        return self._specs
+        return self._found
 
     def start(self) -> None:
         """Load all sources and resolve all names; then follow them.
@@ -79,10 +81,9 @@ class Directory:
         self._resolver.start(self._name_changed)
         for source in self._sources:
             source.start(self._source_changed)
-        self._watch_names(_merged(source.services() for source in self._sources))
+        stale = self._adopt_targets()
         self._resolver.wait(self._start_timeout)
-        self._sources_changed = True
-        self._update()
+        self._update(stale)
         self._greenlet = self._spawn("directory", self._follow)
 
     def stop(self) -> None:
@@ -120,56 +121,59 @@ class Directory:
                 text = f"{type(error).__name__}: {error}"
                 self._log.event("error", Event.INTERNAL_ERROR, where=repr(self), error=text)
 
-    def _update(self) -> bool:
-        """Bring the services up to date; says whether they differ from before."""
+    def _update(self, stale: Iterable[str] = ()) -> bool:
+        """Bring the services up to date, ``stale`` ones in any case; says whether any differ from before."""
         with self._building:
             names, self._changed_names = self._changed_names, set()
-            stale = {service for name in names for service in self._users.get(name, ())}
+            rebuild = {*stale, *(service for name in names for service in self._users.get(name, ()))}
             if self._sources_changed:
                 self._sources_changed = False
-                stale |= self._adopt_targets()
-            specs: dict[str, ServiceSpec] = {}
+                rebuild |= self._adopt_targets()
+            found: Found = {}
             built = 0
             for name in self._targets:
-                if name in self._specs and name not in stale:
-                    specs[name] = self._specs[name]
+                if name in self._found and name not in rebuild:
+                    found[name] = self._found[name]
                     continue
-                specs[name] = self._build(name)
+                found[name] = self._build(name)
                 built += 1
                 if built % YIELD_EVERY == 0:
                     gevent.sleep(0)
-            changed = specs != self._specs
+            changed = found != self._found
             if changed:
-                self._specs = specs
+                self._found = found
             return changed
 
     def _adopt_targets(self) -> set[str]:
         """Take over what the sources hold now; the names of services that are new or differ."""
         before, self._targets = self._targets, _merged(source.services() for source in self._sources)
-        self._watch_names(self._targets)
-        return {name for name, targets in self._targets.items() if before.get(name) != targets}
-
-    def _watch_names(self, targets: Services) -> None:
-        self._users = {}
-        for service, members in targets.items():
-            for target in members:
-                if _needs_resolver(target):
-                    self._users.setdefault(_key(target), set()).add(service)
-        self._named = {service for users in self._users.values() for service in users}
+        stale = {name for name, targets in self._targets.items() if before.get(name) != targets}
+        for service in [name for name in self._named if name in stale or name not in self._targets]:
+            for key in self._named.pop(service):
+                self._users[key].discard(service)
+                if not self._users[key]:
+                    del self._users[key]
+        for service in stale:
+            names = {_key(target) for target in self._targets[service] if _needs_resolver(target)}
+            if names:
+                self._named[service] = names
+                for key in names:
+                    self._users.setdefault(key, set()).add(service)
         self._resolver.watch(self._users)
+        return stale
 
-    def _build(self, service: str) -> ServiceSpec:
+    def _build(self, service: str) -> tuple[EndpointSpec, ...]:
         targets = self._targets[service]
         if service not in self._named:
-            return ServiceSpec(service, _without_twins([_literal(target) for target in targets]))
+            return _without_twins([_literal(target) for target in targets])
         found: list[EndpointSpec] = []
         pending = False
         for target in targets:
             found += endpoints(target, self._resolver.answer(_key(target)))
             pending = pending or self._resolver.is_pending(_key(target))
-        if pending and not found and service in self._specs:
-            return self._specs[service]  # A service that moves to a new name stays where it is until the name is asked.
-        return ServiceSpec(service, _without_twins(found))
+        if pending and not found and service in self._found:
+            return self._found[service]  # A service that moves to a new name stays where it is until that is asked.
+        return _without_twins(found)
 
 
 def endpoints(target: Target, answer: Addresses | None) -> list[EndpointSpec]:
@@ -204,7 +208,7 @@ def _without_twins(found: list[EndpointSpec]) -> tuple[EndpointSpec, ...]:
     for endpoint in found:
         twin = merged.get(endpoint.candidates)
         if twin is not None:
-            endpoint = replace(twin, weight=twin.weight + endpoint.weight)
+            endpoint = twin._replace(weight=twin.weight + endpoint.weight)
         merged[endpoint.candidates] = endpoint
     return tuple(merged.values())
 

@@ -1,14 +1,4 @@
-"""The registry file as a source: every way in which a file can change, one way of noticing it.
-
-The file is looked at five times a second, through its path, and its identity compared: the real path, device, inode,
-size, and both times. That one mechanism sees an edit in place, a rename over the file, a swapped symlink (of the file
-or of any folder above it), deletion, return, and a first appearance, on every file system. inotify would answer a
-little sooner, but sees only what the watched inode's own machine does to it, runs out of watches, and has to be moved
-by hand when a folder above is swapped; a poll would be needed beside it all the same.
-
-A changed file is left alone until it has held still for a moment, so that a writer is not caught half-way. Looking,
-reading and parsing are done in a thread of the hub's pool: a large file or a hung file system delays nobody else.
-"""
+"""The registry file as a source. Reading and parsing are done in a thread: a large file delays nobody else."""
 
 from __future__ import annotations
 
@@ -18,70 +8,34 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
-import gevent
-from gevent import Greenlet
 from gevent.lock import BoundedSemaphore
 
 from charon.base.clock import Clock, SystemClock
 from charon.base.errors import ConfigError
 from charon.base.names import Event
 from charon.config.registry import Registry, load_registry
+from charon.discovery.file_watch import FileWatch, Pace, in_thread
 from charon.discovery.source import EventLog, OnChange, Services, Spawn
 
 NAMES_IN_EVENT = 20
 """How many added or removed names one event spells out; the counts are always complete."""
 
-Identity = tuple[str, int, int, int, int, int] | None
-"""What tells one state of the file from the next; None when there is no file to be seen."""
-
-_UNSURE: Identity = ("", 0, 0, 0, 0, 0)
-"""Equal to no file's identity: what was read may be torn, so the next look reads again."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    result: T = gevent.get_hub().threadpool.apply(function, args, kwargs)
-    return result
-
-
-def observe(path: Path) -> Identity:
-    """The identity of the file that ``path`` leads to at this moment."""
-    try:
-        real = os.path.realpath(path)
-        status = os.stat(real)
-    except OSError:
-        return None
-    return (real, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """Seconds. A change takes effect at most ``poll + settle_limit`` after it, plus the time to read the file.
-
-    ``settle`` is how long a changed file must hold still before it is read. A file that never does is read after
-    ``settle_limit`` all the same, and looked at again right after.
-    """
-
-    poll: float = 0.2
-    settle: float = 0.1
-    settle_limit: float = 0.4
-
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """One attempt to read the file. ``registry`` is None when it failed, or when the bytes are those in force."""
+    """One attempt to read the file. ``services`` is None when it failed, or when the bytes are those in force."""
 
     digest: bytes | None
-    registry: Registry | None
+    services: Services | None
     problems: tuple[str, ...] = ()
 
 
-def read(path: Path, digest_in_force: bytes | None, load: Callable[[Path], Registry]) -> _Loaded:
-    """Read and parse the file, unless its bytes are those in force. Every failure comes back as ``problems``."""
+def read(path: Path, digest_in_force: bytes | None, in_force: Services, load: Callable[[Path], Registry]) -> _Loaded:
+    """Read and parse the file, unless its bytes are those in force. Every failure comes back as ``problems``.
+
+    What is as it is ``in_force`` is the very same object, so that all that follows sees at a glance what has changed.
+    """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return _Loaded(None, None, (f"{path}: is not a regular file",))
@@ -91,7 +45,9 @@ def read(path: Path, digest_in_force: bytes | None, load: Callable[[Path], Regis
     if digest == digest_in_force:
         return _Loaded(digest, None)
     try:
-        return _Loaded(digest, load(path))
+        services = load(path).services
+        kept = ((name, targets, in_force.get(name)) for name, targets in services.items())
+        return _Loaded(digest, {name: before if before == targets else targets for name, targets, before in kept})
     except ConfigError as error:
         return _Loaded(digest, None, tuple(error.problems))
     except Exception as error:  # noqa: BLE001 - as loud as any broken file, and the watch must go on
@@ -121,16 +77,13 @@ class RegistryFile:
         self.last_success_time = 0.0
         self.problems: tuple[str, ...] = ()
         self._log = log
-        self._spawn = spawn
         self._load = load
         self._clock = clock or SystemClock()
-        self._pace = pace or Pace()
         self._services: Services = {}
         self._digest: bytes | None = None
         self._reported: tuple[bytes | None, tuple[str, ...]] | None = None
-        self._seen: Identity = None
         self._on_change: OnChange | None = None
-        self._greenlet: Greenlet[..., object] | None = None
+        self._watch = FileWatch(self.path, f"registry-watch:{path}", spawn, self._take, self._clock, pace)
         self._loading = BoundedSemaphore(1)
 
     def __repr__(self) -> str:
@@ -143,48 +96,24 @@ class RegistryFile:
     def start(self, on_change: OnChange) -> None:
         """Read the file once, before this returns (a failure is an event, not an exception), then watch it."""
         self._on_change = on_change
-        self._seen = _in_thread(observe, self.path)
+        self._watch.look()
         self._take(first=True)
-        self._greenlet = self._spawn(f"registry-watch:{self.path}", self._watch)
+        self._watch.start()
 
     def stop(self) -> None:
         self._on_change = None
-        if self._greenlet is not None:
-            self._greenlet.kill()
-            self._greenlet = None
+        self._watch.stop()
 
     def reload(self) -> bool:
         """Read the file now, whether it has changed or not; true when it is good and in force on return."""
-        self._seen = _in_thread(observe, self.path)
+        self._watch.look()
         self._take()
         return self.last_reload_successful
-
-    def _watch(self) -> None:
-        while True:
-            gevent.sleep(self._pace.poll)
-            now = _in_thread(observe, self.path)
-            if now == self._seen:
-                continue
-            self._seen, settled = self._settle(now)
-            self._take()
-            if not settled or _in_thread(observe, self.path) != self._seen:
-                self._seen = _UNSURE
-
-    def _settle(self, identity: Identity) -> tuple[Identity, bool]:
-        """Wait until the file holds still; says whether it did within the limit."""
-        limit = self._clock.monotonic() + self._pace.settle_limit
-        while self._clock.monotonic() < limit:
-            gevent.sleep(self._pace.settle)
-            now = _in_thread(observe, self.path)
-            if now == identity:
-                return now, True
-            identity = now
-        return identity, False
 
     def _take(self, first: bool = False) -> None:
         """Read the file and put it in force if it is good."""
         with self._loading:
-            loaded = _in_thread(read, self.path, self._digest, self._load)
+            loaded = in_thread(read, self.path, self._digest, self._services, self._load)
             if loaded.problems:
                 self._fail(loaded)
             else:
@@ -211,9 +140,9 @@ class RegistryFile:
         self.problems = ()
         self._reported = None
         before, after = self._services, self._services
-        if loaded.registry is not None:
+        if loaded.services is not None:
             self._digest = loaded.digest
-            after = self._services = loaded.registry.services
+            after = self._services = loaded.services
         elif not recovered:
             return
         if first:

@@ -2,6 +2,7 @@
 
 Each worker slot has a TCP socket of its own on the same address (SO_REUSEPORT), so that the kernel spreads connections
 evenly and a slot's queue waits for the slot's next worker. A Unix socket cannot be shared out so; all slots have it.
+The same goes for a TCP socket that came from outside without SO_REUSEPORT.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import socket as std
 import stat
 from _socket import socket as RawSocket
+from ipaddress import ip_address
 
 from charon.base.errors import StartError
 
@@ -23,13 +25,59 @@ def listen(address: str, slots: int) -> list[RawSocket]:
     Port 0 takes any free port, the same one for all. Raises StartError with a line for the operator.
     """
     if address.startswith("unix:"):
-        sock = _listen_unix(address[5:])
-        return [sock, *(_duplicate(sock) for _ in range(slots - 1))]
+        return [_listen_unix(address[5:])]
     host, port = _split(address)
-    sockets = [_listen_tcp(address, host, port, alone=True)]
-    port = sockets[0].getsockname()[1]
-    sockets.extend(_listen_tcp(address, host, port, alone=False) for _ in range(slots - 1))
-    return sockets
+    return widen([_listen_tcp(address, host, port)], slots)
+
+
+def widen(sockets: list[RawSocket], slots: int) -> list[RawSocket]:
+    """``sockets``, which share an address, and as many more as there are slots without one, where that is possible.
+
+    Raises StartError.
+    """
+    first = sockets[0]
+    if first.family == std.AF_UNIX or not first.getsockopt(std.SOL_SOCKET, std.SO_REUSEPORT):
+        return sockets
+    both = first.family == std.AF_INET6 and not first.getsockopt(std.IPPROTO_IPV6, std.IPV6_V6ONLY)
+    where = first.getsockname()[:2]
+    more: list[RawSocket] = []
+    try:
+        while len(sockets) + len(more) < slots:
+            more.append(_socket(first.family, where, shared=True, both=both))
+    except OSError as error:
+        for sock in more:
+            sock.close()
+        if error.errno == errno.EADDRINUSE:
+            return sockets  # another user has bound it (systemd, say): it can only be used by all slots together
+        raise StartError(_why(bound_address(first), error)) from error
+    return sockets + more
+
+
+def adopt(fd: int) -> RawSocket:
+    """A listening socket that came from another process. Raises StartError when it is none."""
+    try:
+        sock = RawSocket(fileno=fd)
+        listening = sock.type == std.SOCK_STREAM and sock.getsockopt(std.SOL_SOCKET, std.SO_ACCEPTCONN)
+    except OSError as error:
+        raise StartError(f"descriptor {fd} that was handed on is no socket: {error.strerror}") from error
+    if not listening:
+        raise StartError(f"descriptor {fd} that was handed on is no listening stream socket")
+    sock.setblocking(False)
+    os.set_inheritable(fd, False)
+    return sock
+
+
+def listens_on(sock: RawSocket, address: str) -> bool:
+    """Whether ``sock`` is bound to what a configuration calls ``address`` (port 0 is never it)."""
+    name = sock.getsockname()
+    if isinstance(name, (str, bytes)):
+        return address == f"unix:{os.fsdecode(name)}"
+    if address.startswith("unix:"):
+        return False
+    host, port = _split(address)
+    if port == 0 or name[1] != port:
+        return False
+    return name[0] in ("::", "0.0.0.0") if not host else ip_address(host) == ip_address(name[0])  # noqa: S104 - compared
 
 
 def bound_address(sock: RawSocket) -> str:
@@ -53,24 +101,24 @@ def _split(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _listen_tcp(address: str, host: str, port: int, *, alone: bool) -> RawSocket:
-    """``alone``: nobody else may hold the port, not even a program of ours that shares it by SO_REUSEPORT."""
+def _listen_tcp(address: str, host: str, port: int) -> RawSocket:
+    """Nobody else may hold the port, not even a program of ours that shares it by SO_REUSEPORT."""
     try:
         if host:
             family = std.AF_INET6 if ":" in host else std.AF_INET
-            return _bind(family, (host, port), alone=alone, both=False)
+            return _bind(family, (host, port), both=False)
         try:
-            return _bind(std.AF_INET6, ("::", port), alone=alone, both=True)
+            return _bind(std.AF_INET6, ("::", port), both=True)
         except OSError as error:
             if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 raise
-        return _bind(std.AF_INET, ("0.0.0.0", port), alone=alone, both=False)  # noqa: S104 - what `:port` promises
+        return _bind(std.AF_INET, ("0.0.0.0", port), both=False)  # noqa: S104 - what `:port` promises
     except OSError as error:
         raise StartError(_why(address, error)) from error
 
 
-def _bind(family: int, where: tuple[str, int], *, alone: bool, both: bool) -> RawSocket:
-    if alone and where[1]:
+def _bind(family: int, where: tuple[str, int], *, both: bool) -> RawSocket:
+    if where[1]:
         _socket(family, where, shared=False, both=both).close()
     return _socket(family, where, shared=True, both=both)
 
@@ -120,10 +168,6 @@ def _clear_stale(path: str) -> None:
     if code != errno.ECONNREFUSED:
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     os.unlink(path)
-
-
-def _duplicate(sock: RawSocket) -> RawSocket:
-    return RawSocket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))
 
 
 _HINTS = {

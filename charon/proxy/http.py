@@ -34,11 +34,8 @@ _LINGER = 5.0
 """Seconds in which a client may still send after the last answer, so that a reset does not destroy that answer."""
 
 _LAST_REQUEST = 1.0
-"""Seconds that a connection accepted at the very end of a listener's life has for its request to arrive."""
-
-
-class Draining(Exception):
-    """Thrown into the wait of an idle connection that is to be closed."""
+"""Seconds that an idle connection has for one more request when it is to end: a busy client's next one is on its way,
+and is answered with ``Connection: close`` instead of being cut off."""
 
 
 class HttpConnection(WSGIHandler):
@@ -118,13 +115,13 @@ class HttpConnection(WSGIHandler):
         timeouts = self.server.listener.timeouts
         patience = timeouts.idle if self.served else timeouts.client_header
         if self.server.draining:
-            if self.served:
-                return b""
             patience = min(patience, _LAST_REQUEST)
         self.idle = True
         try:
             return self.stream.read_later(patience)
-        except (DeadlineExceeded, Draining, ExchangeFailed, OSError):
+        except DeadlineExceeded:
+            return b"" if self.stream.quiet() else self._next_bytes()  # it came at the last moment
+        except (ExchangeFailed, OSError):
             return b""
         finally:
             self.idle = False
@@ -204,13 +201,9 @@ class HttpConnection(WSGIHandler):
             pass  # it had its time, or it is gone; closing is all that is left
 
     def end_if_idle(self) -> None:
-        """Called in the hub while draining: close between requests, unless the next one has just arrived."""
-        if not self.idle:
-            return
-        if not self.served:
-            self.stream.rearm(_LAST_REQUEST)  # its first request may be on its way
-        elif self.stream.quiet():
-            self.stream.throw(Draining())
+        """Called when draining begins: between requests, wait for one more, but not for long."""
+        if self.idle:
+            self.stream.rearm(_LAST_REQUEST)
 
     def abort(self) -> None:
         """End the connection wherever it is: its time to drain is over."""
@@ -297,5 +290,5 @@ class HttpServer(ProxyServer, WSGIServer):
                 connection.notice_departure(now, client_fin)
 
     def close_idle(self) -> None:
-        for connection in tuple(self.connections):
-            self.loop.run_callback(connection.end_if_idle)
+        for connection in self.connections:
+            connection.end_if_idle()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from charon.base.names import Event, Metric
-from charon.config.snapshot import Snapshot
+from charon.config.snapshot import ServiceSpec, Snapshot
 from charon.proxy.service import Service, Services
 from charon.proxy.sharing import Sharing
 from charon.telemetry.access_log import AccessLog
@@ -29,10 +30,10 @@ class DataPlane:
         self.tracer: Tracer | None = None
         self._told: dict[str, float] = {}
 
-    def apply(self, snapshot: Snapshot) -> None:
-        """Follow ``snapshot`` as far as it concerns all listeners."""
+    def apply(self, snapshot: Snapshot, own: Mapping[str, ServiceSpec]) -> None:
+        """Follow ``snapshot`` as far as it concerns all listeners; ``own`` are services beside it."""
         self.instance = snapshot.instance_id.encode("ascii")
-        self.services.apply(snapshot.services)
+        self.services.apply(snapshot.services, own)
         self.metrics.retain_upstreams((e.service, e.name) for e in self.services.endpoints())
 
     def service(self, name: str) -> Service | None:

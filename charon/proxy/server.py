@@ -30,7 +30,10 @@ class Connection(Protocol):
 
 
 class ProxyServer(Acceptor):
-    """A listener in this worker. ``listener`` is swapped as a whole when a snapshot changes it."""
+    """A listener's socket in this worker. ``listener`` is swapped as a whole when a snapshot changes it.
+
+    ``home`` is the worker slot that the socket belongs to, ``of`` how many sockets or slots share the listener.
+    """
 
     def __init__(
         self,
@@ -46,6 +49,8 @@ class ProxyServer(Acceptor):
         self.counters = plane.metrics.listener(listener.name)
         self.connections: set[Any] = set()
         self.retired_at: float | None = None
+        self.home = 0
+        self.of = 1
         super().__init__(fd, max_connections, on_accept_error, **options)
 
     @property

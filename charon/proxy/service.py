@@ -17,6 +17,7 @@ from charon.base.errors import (
     PENDING_TIMEOUT,
     ExchangeFailed,
 )
+from charon.config.service_table import unchanged
 from charon.config.snapshot import ServiceSpec
 from charon.policy.balance import Balancer, balancer
 from charon.policy.breaker import Admission
@@ -203,30 +204,46 @@ def _budget(spec: ServiceSpec, sharing: Sharing) -> Budget:
 
 
 class Services:
-    """All services of this worker, by name (names keep their case)."""
+    """The services of this worker, by name (names keep their case).
+
+    A service is made when it is first asked for: of tens of thousands a worker uses few, and what it never uses costs
+    it nothing but a name, at no time. Once made it stays until a snapshot no longer names it.
+    """
 
     def __init__(self, sharing: Sharing) -> None:
         self._services: dict[str, Service] = {}
+        self._specs: Mapping[str, ServiceSpec] = {}
+        self._own: Mapping[str, ServiceSpec] = {}
         self._sharing = sharing
 
-    def __iter__(self) -> Iterator[Service]:
-        return iter(self._services.values())
-
     def get(self, name: str) -> Service | None:
-        return self._services.get(name)
+        """The service, or None when the registry does not hold it."""
+        return self._services.get(name) or self._made(name)
 
-    def apply(self, specs: Mapping[str, ServiceSpec]) -> None:
-        """Follow a snapshot: new services come, endpoints are kept by (service, name), the rest leaves."""
-        for name in [name for name in self._services if name not in specs]:
-            self._services.pop(name).leave()
-        for name, spec in specs.items():
-            service = self._services.get(name)
-            if service is None:
-                self._services[name] = Service(spec, self._sharing)
+    def apply(self, specs: Mapping[str, ServiceSpec], own: Mapping[str, ServiceSpec]) -> None:
+        """Follow a snapshot: endpoints are kept by (service, name), what it does not name leaves. ``own`` are services
+        beside it, which go before those of the same name."""
+        before, self._specs, self._own = self._specs, specs, own
+        for name, service in list(self._services.items()):
+            if name not in own and unchanged(name, before, specs):
+                continue
+            spec = self._spec(name)
+            if spec is None:
+                self._services.pop(name).leave()
             elif service.spec != spec:
                 service.apply(spec)
 
+    def _made(self, name: str) -> Service | None:
+        spec = self._spec(name)
+        if spec is None:
+            return None
+        service = self._services[name] = Service(spec, self._sharing)
+        return service
+
+    def _spec(self, name: str) -> ServiceSpec | None:
+        return self._own.get(name) or self._specs.get(name)
+
     def endpoints(self) -> Iterator[Endpoint]:
-        """Every endpoint of every service."""
+        """Every endpoint of every service that has been used."""
         for service in self._services.values():
             yield from service.endpoints

@@ -33,21 +33,22 @@ class Rows(Generic[K]):
         return self._rows.get(key)
 
     def assign(self, key: K) -> tuple[int, bool]:
-        """The row of ``key``, and whether it is new and has to be cleared."""
+        """The row of ``key``, and whether somebody else had it before, so that it has to be cleared."""
         row = self._rows.get(key)
         if row is not None:
             return row, False
         if self._unused < self._count:
-            row = self._unused
+            row, used = self._unused, False
             self._unused += 1
         elif self._free:
-            row = self._free.popleft()
+            row, used = self._free.popleft(), True
         else:
             return NO_ROW, False
         self._rows[key] = row
-        return row, True
+        return row, used
 
-    def retain(self, keys: Collection[K]) -> None:
-        """Give back the rows of all other keys."""
-        for key in [key for key in self._rows if key not in keys]:
-            self._free.append(self._rows.pop(key))
+    def release(self, key: K) -> None:
+        """Give back the row of ``key``, if it has one."""
+        row = self._rows.pop(key, None)
+        if row is not None:
+            self._free.append(row)

@@ -114,9 +114,13 @@ class Totals(Collector):
         self.set_gauge(Metric.BUILD_INFO, (version, platform.python_version(), gevent.__version__), 1)
         self.set_gauge(Metric.START_TIME, (), wall)
 
-    def config_loaded(self, ok: bool, wall: float) -> None:
-        """The configuration was loaded at ``wall``, in Unix seconds, or could not be."""
+    def config_loaded(self, ok: bool, wall: float, digest: str) -> None:
+        """The configuration was loaded at ``wall``, in Unix seconds, or could not be.
+
+        ``digest`` is that of the one in force.
+        """
         self._loaded(Metric.CONFIG_RELOAD_SUCCESSFUL, Metric.CONFIG_RELOAD_TIME, ok, wall)
+        self.set_gauges(Metric.CONFIG_INFO, {(digest,): 1})
 
     def registry_loaded(self, ok: bool, wall: float) -> None:
         """The registry was loaded at ``wall``, in Unix seconds, or could not be."""

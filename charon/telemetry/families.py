@@ -120,6 +120,7 @@ def _table() -> dict[str, Family]:
         ),
         Family(Metric.CONFIG_RELOAD_SUCCESSFUL, gauge, (), "Whether the last load of the configuration succeeded."),
         Family(Metric.CONFIG_RELOAD_TIME, gauge, (), "When the configuration in force was loaded, in Unix seconds."),
+        Family(Metric.CONFIG_INFO, gauge, ("digest",), "The configuration in force; always 1."),
         Family(Metric.REGISTRY_RELOAD_SUCCESSFUL, gauge, (), "Whether the last load of the registry succeeded."),
         Family(Metric.REGISTRY_RELOAD_TIME, gauge, (), "When the registry in force was loaded, in Unix seconds."),
         Family(Metric.WORKERS, gauge, (), "Worker processes that are running."),

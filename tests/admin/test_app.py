@@ -29,15 +29,28 @@ class World:
         self.events = EventLog(self.sink)
         self.refreshed = 0
         self.obstacle: str | None = None
-        self.status: dict[str, Any] = {"workers": 2}
-        self.app = AdminApp(
-            refresh=self.refresh,
-            render=self.render,
-            ready=lambda: self.obstacle,
-            status=lambda: self.status,
-            greenlets=lambda: {"supervisor": ["health checks"]},
-            events=self.events,
-        )
+        self.state: dict[str, Any] = {"workers": 2}
+        self.app = AdminApp(self, self.events)
+        self.problems: list[str] = []
+        self.asked: list[Any] = []
+
+    def not_ready(self) -> str | None:
+        return self.obstacle
+
+    def status(self) -> dict[str, Any]:
+        return self.state
+
+    def greenlets(self) -> dict[str, list[str]]:
+        return {"supervisor": ["health checks"]}
+
+    def reload(self) -> list[str]:
+        return self.problems
+
+    def drain(self, delay: float) -> None:
+        self.asked.append(delay)
+
+    def set_log_level(self, level: str) -> None:
+        self.asked.append(level)
 
     def refresh(self) -> None:
         self.refreshed += 1
@@ -134,7 +147,7 @@ def test_errors_are_json(connection: UnixConnection) -> None:
 def test_a_failure_is_an_answer_and_an_event(
     connection: UnixConnection, world: World, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    world.status = {"unspeakable": object()}
+    world.state = {"unspeakable": object()}
     status, _, body = ask(connection, "/api/status")
     assert (status, json.loads(body)["status"]) == (500, 500)
     event = world.logged()[-1]

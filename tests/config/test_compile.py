@@ -43,7 +43,8 @@ def test_a_snapshot_holds_everything_a_worker_needs(folder: Folder) -> None:
         drain_timeout: 3
         """
     )
-    snapshot = compile_settings(config).snapshot({"a": SPEC}, 7, "me")
+    settings = compile_settings(config)
+    snapshot = settings.snapshot({"a": settings.treating()("a", SPEC.endpoints, -1)}, 7, "me")
     assert snapshot.listeners == (
         ListenerSpec(
             name="http-8081",

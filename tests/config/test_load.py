@@ -1,5 +1,6 @@
 """config.yaml: what it comes to, and every mistake in it with its line."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 
 from charon.base.addresses import Address
 from charon.base.errors import ConfigError
-from charon.config import files, load
+from charon.config import files
+from charon.config.admin_socket import default_admin_socket
 from charon.config.files import find_config
-from charon.config.load import default_admin_socket, load_config, read_config
+from charon.config.load import load_config, read_config
 from tests.config.support import Folder
 
 SHORT = """\
@@ -443,11 +445,11 @@ def test_the_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_admin_socket_of_a_user_without_rights_is_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load.os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     assert default_admin_socket({"XDG_RUNTIME_DIR": "/run/user/7"}) == Path("/run/user/7/charon/admin.sock")
-    monkeypatch.setattr(load.os, "getuid", lambda: 7)
+    monkeypatch.setattr(os, "getuid", lambda: 7)
     assert default_admin_socket({}) == Path("/tmp/charon-7/admin.sock")
-    monkeypatch.setattr(load.os, "access", lambda *_: True)
+    monkeypatch.setattr(os, "access", lambda *_: True)
     assert default_admin_socket({}) == Path("/run/charon/admin.sock")
 
 

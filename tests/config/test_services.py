@@ -11,10 +11,12 @@ from charon.config.snapshot import (
     BalanceSpec,
     BreakerSpec,
     BulkheadSpec,
+    EndpointSpec,
     HealthCheckSpec,
     PassiveSpec,
     RetrySpec,
     ServiceSpec,
+    SocketAddress,
     TimeoutOverrides,
 )
 from charon.policy.retry import condition
@@ -144,10 +146,11 @@ def test_a_service_overrides_key_by_key(folder: Folder) -> None:
 
 def test_endpoints_get_the_treatment_of_their_service(folder: Folder) -> None:
     settings = compiled(folder, "services: {a: {retry: {attempts: 7}}}")
-    found = {"a": ServiceSpec("a", ()), "b": ServiceSpec("b", (), known=False)}
-    services = settings.snapshot(found, 1, "me").services
-    assert (services["a"].retry.attempts, services["a"].known) == (7, True)
-    assert (services["b"].name, services["b"].retry.attempts, services["b"].known) == ("b", 2, False)
+    endpoint = EndpointSpec("10.0.0.1:80", (SocketAddress("10.0.0.1", 80),))
+    treat = settings.treating()
+    a, b = treat("a", (endpoint,), 3), treat("b", (), 4)
+    assert (a.name, a.retry.attempts, a.endpoints, a.row) == ("a", 7, (endpoint,), 3)
+    assert (b.name, b.retry.attempts, b.endpoints, b.row) == ("b", 2, (), 4)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from gevent.event import Event as Flag
 from charon.base.addresses import parse_address
 from charon.base.names import Event
 from charon.config.registry import Target
-from charon.config.snapshot import EndpointSpec, ServiceSpec, SocketAddress
+from charon.config.snapshot import EndpointSpec, SocketAddress
 from charon.discovery.directory import Directory, endpoints
 from charon.discovery.dns import Pace, Resolver
 from charon.discovery.lookup import Addresses, LookupFailed
@@ -83,7 +83,7 @@ def begin(world: World, changes: Changes, log: Recorder) -> Iterator[Begin]:
 
 
 def names(directory: Directory, service: str) -> list[str]:
-    return [endpoint.name for endpoint in directory.services()[service].endpoints]
+    return [endpoint.name for endpoint in directory.services()[service]]
 
 
 @pytest.mark.parametrize("text", ["10.0.0.5:80", "[fd00::1]:80"])
@@ -130,7 +130,7 @@ def test_is_complete_when_start_returns(begin: Begin, world: World, changes: Cha
     world.names["web"] = answer("10.0.0.1", "10.0.0.2")
     directory = begin(StaticSource(services(a="web:80 10.0.0.9:80", b="nowhere:80")))
     assert names(directory, "a") == ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80"]
-    assert directory.services()["b"] == ServiceSpec("b", ())
+    assert directory.services()["b"] == ()
     gevent.sleep(0)
     assert changes.calls == []
 
@@ -157,7 +157,7 @@ def test_endpoints_given_twice_are_one_with_both_weights(begin: Begin, world: Wo
     world.names["web"] = answer("10.0.0.1", "10.0.0.2")
     written = (target("10.0.0.1:80", weight=2), target("web:80", weight=3), target("WEB:80", weight=4))
     directory = begin(StaticSource({"a": written}))
-    assert directory.services()["a"].endpoints == (
+    assert directory.services()["a"] == (
         EndpointSpec("10.0.0.1:80", at(("10.0.0.1", 80)), 9),
         EndpointSpec("10.0.0.2:80", at(("10.0.0.2", 80)), 7),
     )
@@ -190,7 +190,7 @@ def test_a_name_changes(begin: Begin, world: World, changes: Changes) -> None:
     world.names["web"] = answer("10.0.0.2")
     directory.refresh("a")
     changes.until(lambda: names(directory, "a") == ["web:80"])
-    assert directory.services()["a"].endpoints[0].candidates == at(("10.0.0.2", 80))
+    assert directory.services()["a"][0].candidates == at(("10.0.0.2", 80))
 
 
 def test_a_service_that_moves_to_a_new_name_is_never_without_endpoints(
@@ -255,5 +255,5 @@ def test_fifty_thousand_services(begin: Begin, world: World, changes: Changes) -
     before = directory.services()
     world.names["web"] = answer("10.0.0.2")
     directory.refresh("named")
-    changes.until(lambda: directory.services()["named"].endpoints[0].candidates == at(("10.0.0.2", 80)))
+    changes.until(lambda: directory.services()["named"][0].candidates == at(("10.0.0.2", 80)))
     assert all(directory.services()[name] is before[name] for name in written)

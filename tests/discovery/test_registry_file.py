@@ -14,8 +14,9 @@ import pytest
 from charon.base.clock import FakeClock
 from charon.base.names import Event
 from charon.config.registry import load_registry
-from charon.discovery import registry_file
-from charon.discovery.registry_file import Identity, Pace, RegistryFile, observe
+from charon.discovery import file_watch
+from charon.discovery.file_watch import Identity, Pace, observe
+from charon.discovery.registry_file import RegistryFile
 from tests.discovery.support import Changes, Recorder, spawn
 
 FAST = Pace(poll=0.02, settle=0.01, settle_limit=0.05)
@@ -307,7 +308,7 @@ def test_a_file_written_in_pieces_is_not_read_half_way(
 
     source = RegistryFile(path, log, spawn, pace=Pace(poll=0.01, settle=0.01, settle_limit=60.0))
     source.start(changes)
-    monkeypatch.setattr(registry_file, "observe", observe_while_it_is_written)
+    monkeypatch.setattr(file_watch, "observe", observe_while_it_is_written)
     changes.until(lambda: len(source.services()) == 6)
     source.stop()
     assert len(changes.calls) == 1

@@ -33,6 +33,18 @@ PLAIN: dict[str, Any] = {
 health checks say so: ``"circuit_breaker": {}`` is as if nothing had been written."""
 
 
+_ACTIVATE = """
+import os, sys
+names, fds, command = sys.argv[1], [int(fd) for fd in sys.argv[2].split(",")], sys.argv[3:]
+copies = [os.dup2(fd, 100 + place, False) for place, fd in enumerate(fds)]
+for place, fd in enumerate(copies):
+    os.dup2(fd, 3 + place)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(fds)), LISTEN_FDNAMES=names)
+os.execvp(command[0], command)
+"""
+"""Hands descriptors on as sd_listen_fds(3) says."""
+
+
 class CharonProcess:
     """One Charon, from ``with`` to the end of the block.
 
@@ -40,6 +52,7 @@ class CharonProcess:
     registry.yaml beside it, or None for no registry file. An admin socket and, in a mapping, ``workers`` are filled in
     where the config has none. The files are written when the object is made; ``with`` or :meth:`start` runs it.
     ``prefix`` is a command that runs it: ``["prlimit", "--nofile=64"]``; ``command`` what stands before ``--config``.
+    ``sockets`` are handed in as a service manager does it, by name.
     """
 
     def __init__(
@@ -52,6 +65,7 @@ class CharonProcess:
         env: dict[str, str] | None = None,
         prefix: Sequence[str] = (),
         command: Sequence[str] = ("run",),
+        sockets: Sequence[tuple[str, int]] = (),
     ) -> None:
         self.folder = tmp_path
         self.config_path = tmp_path / "config.yaml"
@@ -64,7 +78,9 @@ class CharonProcess:
         self._env = env or {}
         self._prefix = prefix
         self._command = command
+        self._sockets = sockets
         self._process: subprocess.Popen[bytes] | None = None
+        self._successor: int | None = None
         self._log: list[LogLine] = []
         self._raw: list[str] = []
         self._shown_from = 0
@@ -115,6 +131,10 @@ class CharonProcess:
         self._socket_folder.mkdir(exist_ok=True)
         running.append(self)
         command = [*self._prefix, sys.executable, "-m", "charon", *self._command, "--config", str(self.config_path)]
+        fds = [fd for _, fd in self._sockets]
+        if fds:
+            names = ":".join(name for name, _ in self._sockets)
+            command = [sys.executable, "-c", _ACTIVATE, names, ",".join(map(str, fds)), *command]
         with self.stderr_path.open("ab") as stderr:
             self._process = subprocess.Popen(
                 command,
@@ -123,6 +143,7 @@ class CharonProcess:
                 stderr=stderr,
                 cwd=self.folder,
                 env={**os.environ, **self._env},
+                pass_fds=fds,
             )
         assert self._process.stdout is not None
         self._ended = False
@@ -137,13 +158,23 @@ class CharonProcess:
 
     def signal(self, number: int) -> None:
         """Send a signal to the supervisor."""
-        assert self._process is not None
-        self._process.send_signal(number)
+        assert self.pid is not None
+        os.kill(self.pid, number)
+
+    def upgrade(self) -> int:
+        """Upgrade in place, until the new program has taken over; its pid. The old one goes on draining."""
+        since = len(self.log_lines())
+        self.signal(signal.SIGUSR2)
+        taken = self.wait_for_event("taken_over", since=since)
+        self.wait_for_event("charon_proxy_started", since=since)
+        assert taken["predecessor"] == self.pid
+        self._successor = int(self.wait_for_event("upgraded", since=since)["successor"])
+        return self._successor
 
     def wait(self, timeout: float = PATIENCE) -> int:
         """The exit code, once it has ended and its log is read whole."""
         assert self._process is not None and self._reader is not None
-        code = self._process.wait(timeout)
+        code = self._process.wait(timeout)  # after an upgrade: that of the first program
         self._reader.join(timeout)
         assert not self._reader.is_alive(), "a process of Charon's still holds its standard output"
         return code
@@ -158,7 +189,8 @@ class CharonProcess:
         process = self._process
         if process is None:
             return
-        workers = self.worker_pids() if process.poll() is None else []
+        workers = self.worker_pids() if process.poll() is None or self._successor is not None else []
+        self._end_successor()
         if process.poll() is None:
             process.terminate()
             # The second signal skips draining; sent too soon after the first, it would be the same one.
@@ -182,11 +214,26 @@ class CharonProcess:
         if self._socket_folder.exists():
             self._socket_folder.rmdir()
 
+    def _end_successor(self) -> None:
+        """It is no child of ours: it is gone when it holds our pipe no more, which the log's reader waits for."""
+        pid, self._successor = self._successor, None
+        if pid is None:
+            return
+        before = len(self.log_lines("shutting_down"))
+        try:
+            os.kill(pid, signal.SIGTERM)
+            self._wait(lambda: sum(line["message"] == "shutting_down" for line in self._log) > before, list, 1.0)
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            pass  # it has ended by itself, or the first was enough
+
     # -- processes ----------------------------------------------------------------------------------------------
 
     @property
     def pid(self) -> int | None:
         """The supervisor."""
+        if self._successor is not None:
+            return self._successor
         return self._process.pid if self._process is not None else None
 
     def worker_pids(self) -> list[int]:

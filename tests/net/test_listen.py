@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from charon.base.errors import StartError
-from charon.net.listen import bound_address, listen, remove
+from charon.net.listen import adopt, bound_address, listen, listens_on, remove, widen
 
 
 @contextlib.contextmanager
@@ -113,11 +113,54 @@ def test_an_address_of_another_machine_is_told() -> None:
 def test_a_unix_socket_is_shared_by_all_slots(tmp_path: Path) -> None:
     path = f"{tmp_path}/s"
     with listening(f"unix:{path}", 3) as sockets:
-        assert len(sockets) == 3
-        assert bound_address(sockets[2]) == f"unix:{path}"
+        assert len(sockets) == 1
+        assert bound_address(sockets[0]) == f"unix:{path}"
         assert connects(std.AF_UNIX, path)
-        fd, _ = sockets[2]._accept()
+        fd, _ = sockets[0]._accept()
         os.close(fd)
+
+
+def test_a_slot_that_has_no_socket_gets_one_on_the_same_address() -> None:
+    with listening("127.0.0.1:0", 1) as sockets:
+        wider = widen(sockets, 3)
+        assert wider[0] is sockets[0] and len(wider) == 3
+        assert {sock.getsockname() for sock in wider} == {sockets[0].getsockname()}
+        assert widen(wider, 2) == wider
+        for sock in wider[1:]:
+            sock.close()
+
+
+def test_a_socket_that_cannot_be_shared_out_is_used_by_all_slots() -> None:
+    with contextlib.closing(std.create_server(("127.0.0.1", 0))) as given:
+        sock = adopt(os.dup(given.fileno()))
+        assert widen([sock], 4) == [sock]
+        assert not sock.getblocking()
+        sock.close()
+
+
+def test_what_is_no_listening_socket_is_not_adopted(tmp_path: Path) -> None:
+    with (tmp_path / "f").open("w") as file, pytest.raises(StartError, match="is no socket"):
+        adopt(os.dup(file.fileno()))
+    with (
+        contextlib.closing(RawSocket(std.AF_INET, std.SOCK_STREAM)) as sock,
+        pytest.raises(StartError, match="is no listening stream socket"),
+    ):
+        adopt(os.dup(sock.fileno()))
+
+
+def test_a_socket_is_known_by_its_address(tmp_path: Path) -> None:
+    path = f"{tmp_path}/s"
+    with listening(":0") as (everywhere,), listening("127.0.0.1:0") as (here,), listening(f"unix:{path}") as (file,):
+        port = port_of([everywhere])
+        assert listens_on(everywhere, f":{port}")
+        assert not listens_on(everywhere, f"127.0.0.1:{port}")
+        assert listens_on(here, f"127.0.0.1:{port_of([here])}")
+        assert not listens_on(here, f":{port_of([here])}")
+        assert not listens_on(here, "127.0.0.1:0")
+        assert not listens_on(here, f"unix:{tmp_path}/s")
+        assert listens_on(file, f"unix:{tmp_path}/s")
+        assert not listens_on(file, f"unix:{tmp_path}/t")
+        assert not listens_on(file, ":80")
 
 
 def test_the_socket_file_of_a_program_that_is_gone_is_replaced(tmp_path: Path) -> None:
@@ -152,10 +195,9 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
 
 def test_removing_takes_the_file_of_a_unix_socket_along(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    first, second = listen(f"unix:{path}", 2)
+    (first,) = listen(f"unix:{path}", 2)
     remove(first)
     assert not path.exists()
-    remove(second)
     (tcp,) = listen("127.0.0.1:0", 1)
     remove(tcp)
     assert tcp.fileno() == -1

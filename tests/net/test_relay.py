@@ -78,7 +78,7 @@ def test_the_side_that_finished_first_still_gets_the_rest(join: Join, first: str
 
 
 def test_bulk_both_ways_at_once_is_byte_exact_and_goes_through_pipes(join: Join) -> None:
-    joined = join()
+    joined = join(buffers=1 << 20)  # so that a reader that comes late finds more than its buffer takes
     size = 20_000_000
     up, down = os.urandom(size), os.urandom(size)
 

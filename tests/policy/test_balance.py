@@ -274,9 +274,7 @@ class TestPeakEwma:
         assert observe_latency(2.0, 1.0, 0, tau=10) == 2.0
         assert observe_latency(2.0, 1.0, -5, tau=10) == 2.0  # a clock reading out of order changes nothing
 
-    @given(
-        previous=st.floats(0, 100), sample=st.floats(0, 100), elapsed=st.floats(0, 1e6), tau=st.floats(0.01, 1e3)
-    )
+    @given(previous=st.floats(0, 100), sample=st.floats(0, 100), elapsed=st.floats(0, 1e6), tau=st.floats(0.01, 1e3))
     def test_it_stays_between_what_was_and_what_is(
         self, previous: float, sample: float, elapsed: float, tau: float
     ) -> None:

@@ -270,9 +270,7 @@ class TestFieldEdits:
         ],
     )
     @pytest.mark.parametrize("request_side", [True, False])
-    def test_remove_then_set_then_add(
-        self, edits: Edits, after: list[tuple[bytes, bytes]], request_side: bool
-    ) -> None:
+    def test_remove_then_set_then_add(self, edits: Edits, after: list[tuple[bytes, bytes]], request_side: bool) -> None:
         before = list(FIELDS)
         assert FieldEdits(edits, request=request_side).apply(before) == after
         assert before == FIELDS

@@ -1,4 +1,6 @@
-"""The registry: its forms, and every way in which a file can change while requests run."""
+"""The registry: its forms, and every way in which a file can change while requests run.
+
+That a change is in effect within a second is measured by ``scripts/faults registry``."""
 
 from __future__ import annotations
 
@@ -7,7 +9,6 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -17,9 +18,6 @@ from tests.harness.backends import Connection, ScriptedBackend, http_response
 from tests.harness.charon import CharonProcess, sample
 from tests.harness.client import RawClient
 from tests.harness.waiting import eventually
-
-WITHIN = 1.0
-"""Seconds after which a change is in effect, at most."""
 
 
 class Named(ScriptedBackend):
@@ -62,12 +60,12 @@ def in_force(charon: CharonProcess, generation: int) -> bool:
 
 
 class Busy:
-    """A client that asks without pause, and remembers who answered first when."""
+    """A client that asks without pause, and remembers who has answered."""
 
     def __init__(self, charon: CharonProcess) -> None:
         self.failures: list[object] = []
         self.count = 0
-        self.first: dict[str, float] = {}
+        self.seen: set[str] = set()
         self._charon = charon
         self._port = charon.port()
         self._stop = threading.Event()
@@ -90,7 +88,7 @@ class Busy:
                         response = client.get()
                         if response.status != 200:
                             self.failures.append((response.status, response.error))
-                        self.first.setdefault(response.body.decode(), monotonic())
+                        self.seen.add(response.body.decode())
                         self.count += 1
             except (OSError, AssertionError) as error:
                 self.failures.append(error)
@@ -147,7 +145,7 @@ def by_deletion(charon: CharonProcess, services: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("change", [in_place, by_rename, by_symlink, by_deletion])
-def test_a_change_is_in_effect_within_a_second_and_no_request_fails(
+def test_a_change_takes_effect_and_no_request_fails(
     make_charon: StartCharon, old: Named, new: Named, change: Callable[[CharonProcess, dict[str, str]], None]
 ) -> None:
     config = by_service("web")
@@ -161,15 +159,13 @@ def test_a_change_is_in_effect_within_a_second_and_no_request_fails(
         (charon.folder / "current").symlink_to(first)
     charon.start()
     with Busy(charon) as client:
-        assert set(client.first) == {"old"}
+        assert client.seen == {"old"}
         change(charon, {"web": new.address})
-        changed = monotonic()
-        eventually(lambda: "new" in client.first)
+        eventually(lambda: "new" in client.seen)
         eventually(lambda: ask(charon) == (200, "new"))
         count = client.count
         eventually(lambda: client.count > count + 20)
     assert client.failures == []
-    assert client.first["new"] - changed < WITHIN
     reloaded = charon.wait_for_event("registry_reloaded")
     assert (reloaded["services"], reloaded["endpoints"], reloaded["changed_count"]) == (1, 1, 1)
 

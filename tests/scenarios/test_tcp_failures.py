@@ -91,9 +91,7 @@ def turned_away(port: int) -> bool:
 @pytest.mark.parametrize(
     ("listener", "reason"), [("refusing-first", "connect_refused"), ("silent-first", "connect_timeout")]
 )
-def test_the_next_endpoint_is_tried(
-    charon: CharonProcess, listener: str, reason: str, echo_server: Program
-) -> None:
+def test_the_next_endpoint_is_tried(charon: CharonProcess, listener: str, reason: str, echo_server: Program) -> None:
     for _ in range(2):  # whichever of the two is first in turn, one of these begins with the bad one
         with RawClient(charon.port(listener)) as client:
             client.send(b"anyone")

@@ -20,7 +20,7 @@ from tests.telemetry.conftest import Lines
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 HOSTILE = [
     'x","level":"error","forged":"1',
-    "x\n{\"message\":\"forged\"}",
+    'x\n{"message":"forged"}',
     "x\r\nforged",
     "\x1b[2J\x1b]0;title\x07",
     "\x9b31m",
@@ -131,7 +131,12 @@ def test_console_values_cannot_forge_lines_fields_or_terminal_commands(lines: Li
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.binary()
     | st.text(alphabet=st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp", "So"]), min_size=900, max_size=1200),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,

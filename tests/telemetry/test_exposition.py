@@ -161,7 +161,7 @@ def test_the_supervisors_own_numbers() -> None:
     totals.workers(2)
     totals.worker_replaced()
     totals.worker_replaced()
-    totals.config_loaded(True, 2000.0)
+    totals.config_loaded(True, 2000.0, "abc")
     totals.registry_loaded(True, 2000.0)
     totals.registry_loaded(False, 3000.0)
     assert value(totals, "charon_start_time_seconds") == 1000.5

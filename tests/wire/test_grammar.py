@@ -169,14 +169,16 @@ def slow_response(data: bytes) -> list[tuple[bytes, bytes]] | None:
     return fields if all(VALUE_CHARS.issuperset(word) for word in words[2:]) else None
 
 
-JUNK = st.sampled_from([bytes([code]) for code in (0, 9, 10, 11, 13, 31, 32, 33, 34, 35, 44, 58, 59, 60, 92, 126, 127,
-128, 255)])
+JUNK = st.sampled_from(
+    [bytes([code]) for code in (0, 9, 10, 11, 13, 31, 32, 33, 34, 35, 44, 58, 59, 60, 92, 126, 127, 128, 255)]
+)
 NAMES = st.one_of(
     st.sampled_from([b"A", b"x-b", b"!#$%&'*+-.^_`|~", b"User-Agent"]),
     st.lists(st.one_of(JUNK, st.just(b"n")), max_size=3).map(b"".join),
 )
-VALUES = st.lists(st.one_of(JUNK, st.sampled_from([b"v", b" ", b"\t", b"a b", b"\r\n", b"\r\n "])),
-max_size=5).map(b"".join)
+VALUES = st.lists(st.one_of(JUNK, st.sampled_from([b"v", b" ", b"\t", b"a b", b"\r\n", b"\r\n "])), max_size=5).map(
+    b"".join
+)
 LINES = st.one_of(
     st.builds(lambda name, value: name + b":" + value + b"\r\n", NAMES, VALUES),
     st.sampled_from([b"C: d\r\n", b"C:d \r\n", b"C : d\r\n", b" C: d\r\n", b"C\r\n", b"\n", b"\r", b":\r\n"]),
@@ -184,10 +186,12 @@ LINES = st.one_of(
 BLOCKS = st.lists(LINES, max_size=4).map(b"".join)
 WORDS = st.lists(st.one_of(JUNK, st.sampled_from([b"G", b"/"])), max_size=3).map(b"".join)
 REQUEST_LINES = st.one_of(
-    st.sampled_from([b"GET / HTTP/1.1\r\n", b"\r\nPOST /a?b HTTP/1.0\r\n", b"\r\n\r\nGET / HTTP/1.1\r\n",
-    b"GET / HTTP/1.1\n"]),
-    st.builds(lambda method, target, rest: method + b" /" + target + b" HTTP/1.1" + rest + b"\r\n", WORDS, WORDS,
-    WORDS),
+    st.sampled_from(
+        [b"GET / HTTP/1.1\r\n", b"\r\nPOST /a?b HTTP/1.0\r\n", b"\r\n\r\nGET / HTTP/1.1\r\n", b"GET / HTTP/1.1\n"]
+    ),
+    st.builds(
+        lambda method, target, rest: method + b" /" + target + b" HTTP/1.1" + rest + b"\r\n", WORDS, WORDS, WORDS
+    ),
 )
 STATUS_LINES = st.one_of(
     st.sampled_from([b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 404\r\n", b"HTTP/1.1 500 \r\n", b"HTTP/1.1 600 x\r\n",

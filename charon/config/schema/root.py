@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from charon.base.units import quoted
+from charon.base.units import DURATION_PATTERN, parse_duration, quoted
 from charon.config.schema.admin import Admin
 from charon.config.schema.intercept import Intercept
 from charon.config.schema.limits import AllLimits
@@ -14,7 +14,7 @@ from charon.config.schema.logging import Logging
 from charon.config.schema.section import block, setting
 from charon.config.schema.services import Service, Treatment
 from charon.config.schema.tracing import Tracing
-from charon.config.schema.values import Duration, Name, OptionalFilePath, Port, kind_of
+from charon.config.schema.values import Boolean, Duration, Name, OptionalFilePath, Port, kind_of
 
 
 def _workers(value: object) -> int | None:
@@ -29,6 +29,24 @@ def _workers(value: object) -> int | None:
 Workers = Annotated[
     int | None,
     *kind_of(_workers, "a number or auto", {"type": "integer", "minimum": 1, "maximum": 1024}, {"type": "string"}),
+]
+
+
+def _worker_timeout(value: object) -> float:
+    seconds = parse_duration(value) if isinstance(value, int | float) else parse_duration(str(value))
+    if seconds < 2:
+        raise ValueError(f"{quoted(value)} is too short; workers give a sign of life each second: write 2s or more")
+    return seconds
+
+
+WorkerTimeout = Annotated[
+    float,
+    *kind_of(
+        _worker_timeout,
+        "a duration",
+        {"type": "number", "minimum": 2},
+        {"type": "string", "pattern": DURATION_PATTERN},
+    ),
 ]
 
 
@@ -59,6 +77,13 @@ class Root(Treatment, Traffic):
     )
     drain_timeout: Duration = setting(
         "30s", "How long open connections may go on after a reload or a stop before they are cut."
+    )
+    reload_on_change: Boolean = setting(
+        False,
+        "Reload whenever this file has changed, as `charon reload` does, once it has held still for a moment.",
+    )
+    worker_timeout: WorkerTimeout = setting(
+        "10s", "How long a worker may give no sign of life before it is ended and replaced."
     )
     tracing: Tracing = block(Tracing, "Distributed tracing.")
     intercept: Intercept = block(Intercept, "Transparent interception.", live=False)
