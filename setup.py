@@ -35,6 +35,7 @@ setup(
     python_requires=">=3.11,!=3.14.0,!=3.14.1,!=3.14.2,!=3.14.3,!=3.14.4",
     install_requires=[
         "Deprecated>=1.2.6",
+        "cryptography>=43",
         "dnspython>=2.7",
         "gevent>=26.4",
         # Below 1.40: later ones lack what the exporter for Jaeger's Thrift imports.

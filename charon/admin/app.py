@@ -59,6 +59,9 @@ class Control(Protocol):
     def drain(self, delay: float) -> None:
         """Not ready from now on; after ``delay`` seconds, stop."""
 
+    def intercept(self, command: str) -> dict[str, Any]:
+        """``show``, ``up`` or ``down`` of the rules of interception. Raises StartError when that cannot be done."""
+
     def set_log_level(self, level: str) -> None:
         """Log what is of ``level`` and above, in all processes. Raises ValueError for other words."""
 
@@ -79,11 +82,14 @@ class AdminApp:
             "/readyz": self._readyz,
             "/api/status": self._api_status,
             "/api/greenlets": self._api_greenlets,
+            "/api/intercept": lambda environ: self._api_intercept("show"),
         }
         self._writes: dict[str, Callable[[dict[str, Any]], Answer]] = {
             "/api/reload": self._api_reload,
             "/api/drain": self._api_drain,
             "/api/log-level": self._api_log_level,
+            "/api/intercept/up": lambda environ: self._api_intercept("up"),
+            "/api/intercept/down": lambda environ: self._api_intercept("down"),
         }
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -149,6 +155,12 @@ class AdminApp:
             raise _BadInput(f"level is one of {', '.join(LEVELS)}")
         self._control.set_log_level(level)
         return _json("200 OK", {"ok": True, "level": level})
+
+    def _api_intercept(self, command: str) -> Answer:
+        try:
+            return _json("200 OK", self._control.intercept(command))
+        except StartError as error:
+            return _problem("409 Conflict", str(error))
 
 
 def _body(environ: dict[str, Any]) -> dict[str, Any]:

@@ -54,16 +54,24 @@ BAD_VERSION = Reason("bad_version", 505, _C, "Only HTTP/1.0 and HTTP/1.1 are spo
 CLIENT_ABORT = Reason("client_abort", 499, _C, "The client went away.")
 RATE_LIMITED = Reason("rate_limited", 429, _C, "Too many requests; see Retry-After.")
 TOO_MANY_CONNECTIONS = Reason("too_many_connections", 429, _C, "This client has all the connections it may have.")
+PLAIN_HTTP = Reason("plaintext_client", 400, _C, "This port speaks HTTPS, and the request came as plain HTTP.")
+BAD_CLIENT_HELLO = Reason("bad_client_hello", 400, _C, "The connection does not begin with a valid TLS ClientHello.")
+BAD_PROXY_HEADER = Reason("bad_proxy_header", 400, _C, "The connection does not begin with a valid PROXY header.")
 CLIENT_TOO_SLOW = Reason("client_too_slow", 408, _C, "The request body stalled.")
 
 # What Charon decided.
 NO_ROUTE = Reason("no_route", 404, _O, "No route matches this host and path, and there is no default service.")
+IDENTITY_DENIED = Reason("identity_denied", 403, _O, "This identity is not allowed here.")
+PASSTHROUGH_DENIED = Reason(
+    "passthrough_denied", 403, _O, "No service is at this destination, and nothing else may be reached."
+)
+OWN_LISTENER = Reason("own_listener", 508, _O, "This connection was made to the proxy itself, and leads nowhere.")
 LOOP_DETECTED = Reason("loop_detected", 508, _O, "This request has passed through this proxy before.")
 NO_ENDPOINT = Reason("no_endpoint", 503, _O, "The service has no endpoint that can be used.")
 UNKNOWN_SERVICE = Reason("unknown_service", 503, _O, "The service is not in the registry.")
 NO_HEALTHY_ENDPOINT = Reason("no_healthy_endpoint", 503, _O, "Health checks find no endpoint of the service up.")
 CIRCUIT_OPEN = Reason("circuit_open", 503, _O, "The endpoint has failed too often and is left alone for a while.")
-OVERLOADED = Reason("overloaded", 503, _O, "The service has all the requests it may have.")
+OVERLOADED = Reason("overloaded", 503, _O, "There is more to do than can be done now; see Retry-After.")
 PENDING_TIMEOUT = Reason("pending_timeout", 503, _O, "The service had no room for the request in time.")
 DRAINING = Reason("draining", 503, _O, "Charon is shutting down.")
 INTERNAL = Reason("internal", 500, _O, "Charon failed; its log says how.")
@@ -73,6 +81,10 @@ LOCAL_LIMIT = Reason("local_limit", 503, _O, "Charon has no descriptor, port or 
 CONNECT_REFUSED = Reason("connect_refused", 502, _U, "The upstream refused the connection.", unsent=True)
 CONNECT_FAILED = Reason("connect_failed", 502, _U, "The upstream cannot be reached.", unsent=True)
 CONNECT_TIMEOUT = Reason("connect_timeout", 504, _U, "The upstream did not accept the connection in time.", unsent=True)
+UPSTREAM_TLS_FAILED = Reason(
+    "upstream_tls_failed", 502, _U, "No TLS connection with the upstream came about.", unsent=True
+)
+UPSTREAM_IDENTITY = Reason("upstream_identity", 502, _U, "The upstream is not who it should be.", unsent=True)
 UPSTREAM_RESET = Reason("upstream_reset", 502, _U, "The upstream closed the connection before it answered.")
 UPSTREAM_MALFORMED = Reason("upstream_malformed", 502, _U, "The upstream's answer is not valid HTTP/1.1.")
 UPSTREAM_TRUNCATED = Reason("upstream_truncated", 502, _U, "The upstream's answer ended too early.")
@@ -116,6 +128,10 @@ class ConfigError(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class CertificateError(Exception):
+    """A certificate, a key or a list of authorities cannot be used; the text names the file and says why."""
 
 
 class StartError(Exception):

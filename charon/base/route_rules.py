@@ -46,7 +46,8 @@ _FRAMING: Final = dict.fromkeys(
     b"content-length transfer-encoding".split(), "it says where the message ends, which Charon alone decides"
 )
 _CHARON: Final = dict.fromkeys(
-    b"via forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-real-ip".split(), "Charon writes it itself"
+    b"via forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-client-cert x-real-ip".split(),
+    "Charon writes it itself",
 )
 _OF_RESPONSES: Final = {**_THIS_HOP, **_FRAMING}
 _OF_REQUESTS: Final = {

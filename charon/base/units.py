@@ -95,6 +95,15 @@ def format_duration(seconds: float) -> str:
     return "".join(parts)
 
 
+def in_words(seconds: float) -> str:
+    """A time for people, in the largest unit of which there are two or more: ``3 days``, ``47 hours``, ``1 second``."""
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}"
+    count = max(1, int(seconds))
+    return f"{count} seconds" if count != 1 else "1 second"
+
+
 def parse_size(value: str | int) -> int:
     """Bytes in ``value``. Raises ValueError for anything that is not a whole number of bytes, 0 or more."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from charon.base.errors import ConfigError, StartError
+from charon.base.errors import CertificateError, ConfigError, StartError
 
 OK: Final = 0
 WRONG: Final = 1
@@ -24,7 +24,7 @@ CANNOT_START: Final = 3
 INTERRUPTED: Final = 130
 """Ended from the keyboard, as shells write it."""
 
-COMMANDS: Final = ("check", "status", "reload", "drain", "log_level", "schema", "version")
+COMMANDS: Final = ("check", "status", "reload", "drain", "log_level", "certs", "intercept", "schema", "version")
 """Modules of this package with ``register(subparsers)`` and ``run(args)``, besides ``run`` itself."""
 
 _Subparsers = argparse._SubParsersAction
@@ -78,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
+        return WRONG
+    except CertificateError as error:
+        print(f"charon: {error}", file=sys.stderr)
         return WRONG
     except StartError as error:
         print(f"charon: {error}", file=sys.stderr)

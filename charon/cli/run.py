@@ -4,8 +4,8 @@ import charon.net.patch  # noqa: F401 - before all others: they must import the 
 
 # isort: split
 import argparse
+import gc
 import os
-import resource
 from typing import Any
 
 from charon.admin.app import AdminApp, serve
@@ -16,14 +16,19 @@ from charon.config.settings import Settings
 from charon.daemon.inheritance import Inheritance
 from charon.daemon.notify import Notifier
 from charon.daemon.supervisor import AdminService, Supervisor
+from charon.net.capacity import raise_descriptor_limit
 from charon.telemetry.events import EventLog
 from charon.telemetry.sink import LogSink
+
+# What the supervisor keeps are specs by the ten thousand, none of them in a cycle: with the default thresholds the
+# collector would walk them all several times while a large registry is taken over.
+_GC_THRESHOLDS = (50_000, 20, 50)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run until stopped. Raises ConfigError or StartError."""
     notifier, inheritance = Notifier.of_this_process(os.environ), Inheritance.of_this_process(os.environ)
-    _raise_descriptor_limit()
+    raise_descriptor_limit()  # every connection takes one or two
     settings = read_settings(find_config(args.config))
     logging = settings.logging
     try:
@@ -33,18 +38,15 @@ def run(args: argparse.Namespace) -> int:
         raise StartError(f"cannot open the log file {logging.file}: {why}") from error
     events = EventLog(sink, logging.level, logging.format, logging.environment)
     events.capture_libraries()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
     def serve_admin(supervisor: Supervisor, inherited: Any) -> AdminService:
         return _serve_admin(supervisor, settings, events, inherited)
 
     Supervisor(settings, sink, events, serve_admin, inheritance, notifier).run()
     return 0
-
-
-def _raise_descriptor_limit() -> None:
-    """Every connection takes one or two; the soft limit is low for programs that still use select(2)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _serve_admin(supervisor: Supervisor, settings: Settings, events: EventLog, inherited: Any) -> AdminService:

@@ -69,7 +69,8 @@ def table(state: Mapping[str, Any], style: Style) -> list[str]:
     from charon.cli.terminal import Cell, columns
 
     lines = [*_head(state, style), "", style.bold("listeners")]
-    lines += columns([(one["name"], one["protocol"], one["address"]) for one in state["listeners"]])
+    listeners = [(one["name"], one["protocol"], one["address"], "TLS" * one["tls"]) for one in state["listeners"]]
+    lines += columns(listeners)
     lines += ["", style.bold("services")]
     rows = [_endpoint(name, one, style) for name, endpoints in state["services"].items() for one in endpoints]
     rows += [
@@ -78,9 +79,37 @@ def table(state: Mapping[str, Any], style: Style) -> list[str]:
         if not endpoints
     ]
     lines += columns(rows) or ["  none"]
+    if state["certificates"]:
+        lines += ["", style.bold("certificates")]
+        lines += columns([_certificate(one, style) for one in state["certificates"]])
+    if state["interception"]:
+        lines += ["", style.bold("interception"), *_interception(state["interception"], style)]
     lines += ["", style.bold("workers")]
     lines += columns([_worker(one, state["generation"], style) for one in state["workers"]])
     return lines
+
+
+def _certificate(one: Mapping[str, Any], style: Style) -> tuple[Cell, ...]:
+    from charon.base.units import in_words
+    from charon.cli.terminal import Cell
+
+    days = one["days_left"]
+    left = Cell("expired", style.red) if days <= 0 else Cell(f"{in_words(days * 86_400)} left")
+    trouble = one["problem"] or "; ".join(one["warnings"])
+    return Cell(one["kind"]), Cell(one["identity"] or one["name"]), left, Cell(one["file"]), Cell(trouble, style.red)
+
+
+def _interception(state: Mapping[str, Any], style: Style) -> list[str]:
+    from charon.cli.terminal import Cell, columns
+
+    rules = Cell("up", style.green) if state["up"] else Cell("down", style.red)
+    rows = [(Cell("rules"), rules), (Cell("on stop"), Cell(state["on_stop"]))]
+    if state["trouble"]:
+        rows.append((Cell("trouble"), Cell(state["trouble"], style.red)))
+    for direction, results in sorted(state["connections"].items()):
+        counts = ", ".join(f"{count} {result}" for result, count in sorted(results.items()))
+        rows.append((Cell(direction), Cell(counts)))
+    return columns(rows)
 
 
 def _head(state: Mapping[str, Any], style: Style) -> list[str]:
@@ -91,6 +120,10 @@ def _head(state: Mapping[str, Any], style: Style) -> list[str]:
     lines = [f"charon {state['version']}  pid {state['pid']}  up {up}  {ready}"]
     lines.append(f"{state['connections']} connections, {state['draining_connections']} of them draining")
     lines.append(f"configuration {state['config_file']} {state['config_digest']}, generation {state['generation']}")
+    log = state["log"]
+    if log["lines_dropped"] or log["write_errors"]:
+        trouble = f"{log['write_errors']} failures to write, {log['lines_dropped']} lines dropped"
+        lines.append(f"log {log['file'] or 'on standard output'}: {style.red(trouble)}")
     lines += _change("reload", state["last_reload"], state["last_reload"].get("problems", []), style)
     problem = state["last_upgrade"].get("problem")
     lines += _change("upgrade", state["last_upgrade"], [problem] if problem else [], style)
@@ -131,7 +164,18 @@ def _worker(one: Mapping[str, Any], generation: int, style: Style) -> tuple[Cell
     else:
         state = Cell("crash loop" if one["crash_loop"] else "starting", style.red)
     behind = "" if one["generation"] == generation else f"generation {one['generation']}"
+    trouble = [f"overloaded ({cause})" for cause in one.get("overloaded", ())]
+    if one.get("paused"):
+        trouble.append(f"accepts nothing for want of {one['paused']}")
     deaths = f"{one['deaths']} deaths" if one["deaths"] else ""
     connections = f"{one.get('connections', 0)} connections"
     pid = f"pid {one['pid']}" if one["pid"] is not None else ""
-    return Cell(str(one["slot"])), Cell(pid), state, Cell(connections), Cell(behind), Cell(deaths, style.red)
+    return (
+        Cell(str(one["slot"])),
+        Cell(pid),
+        state,
+        Cell(connections),
+        Cell(behind),
+        Cell(deaths, style.red),
+        Cell("; ".join(trouble), style.red),
+    )

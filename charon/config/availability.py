@@ -10,13 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from charon.base.addresses import Upstream
-
 CONFIG_RELOAD: Final = True
 """Is a changed config.yaml brought into force without a restart? (The registry always is.)"""
-
-ENDPOINT_SCHEMES: Final = frozenset({None, "http"})
-"""Schemes that the address of an endpoint may be written with."""
 
 
 def never(value: object) -> bool:
@@ -27,16 +22,6 @@ def never(value: object) -> bool:
 def absent(value: object) -> bool:
     """Off when nothing is given."""
     return value is None or value == {} or value == [] or str(value).strip().lower() == "none"
-
-
-def disabled(block: object) -> bool:
-    """Off for a block that is not enabled: ``enabled`` is false or not given."""
-    return isinstance(block, Mapping) and is_false(block.get("enabled"))
-
-
-def is_false(value: object) -> bool:
-    """Off for a switch that is not given or false."""
-    return value is None or str(value).strip().lower() in ("false", "no", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +43,9 @@ class Later:
         return value is None or self.off(value)
 
 
-NOT_YET: Final = (
-    Later("tls", disabled),
-    Later("tls.upstream_tls", is_false),
-    Later("intercept", disabled),
-    Later("protocol", words=("auto",)),
-    Later("admin.address", absent),
-)
+NOT_YET: Final = (Later("admin.address", absent),)
 
 REFUSAL: Final = "not available in this version"
-
-
-def scheme_refusal(upstream: Upstream) -> str | None:
-    """Why an endpoint cannot be reached as it is written; None when it can."""
-    if upstream.scheme in ENDPOINT_SCHEMES:
-        return None
-    return f"{upstream.scheme} to an endpoint is {REFUSAL}; write http://host:port or host:port"
 
 
 def unavailable(path: tuple[str | int, ...]) -> Later | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from charon.base.addresses import Address, unix_path_problem
 from charon.config.document import KeyPath
 from charon.config.finding import Finding
+from charon.config.intercept_checks import intercept_findings
 from charon.config.listeners import TARGETS
 from charon.config.problems import nearest
 from charon.config.route_checks import route_findings
@@ -14,6 +15,7 @@ from charon.config.schema.limits import ServiceLimits
 from charon.config.schema.listener import Listener
 from charon.config.schema.retry import Retry
 from charon.config.schema.root import Root
+from charon.config.tls_checks import tls_findings
 
 
 def findings(root: Root, listeners: tuple[Listener, ...]) -> Iterator[Finding]:
@@ -23,8 +25,11 @@ def findings(root: Root, listeners: tuple[Listener, ...]) -> Iterator[Finding]:
         yield from _targets(root, index, listener)
         yield from _rate_limit(root, index, listener)
     yield from route_findings(root)
+    yield from tls_findings(root, listeners)
+    yield from intercept_findings(root, listeners)
     yield from _methods(root)
     yield from _pending(root)
+    yield from _concurrency(root)
     yield from _collisions(root, listeners)
     yield from _services(root, listeners)
     if root.admin.socket is not None and unix_path_problem(root.admin.socket):
@@ -55,13 +60,22 @@ def _entry(root: Root, index: int) -> KeyPath:
 
 
 def _targets(root: Root, index: int, listener: Listener) -> Iterator[Finding]:
-    if listener.protocol != "tcp":
-        return
     here = _entry(root, index)
-    if listener.routes:
-        text = "routes are for HTTP; a tcp listener has only a target_service_name or target_service_addr"
-        yield Finding(origin(root, index, "routes"), text, ((*here, "protocol"), ("protocol",)))
-    if listener.target_service_name is None and listener.target_service_addr is None:
+    routes = origin(root, index, "routes")
+    because = tuple((*at, "protocol") for at in (here, ()))
+    for number, route in enumerate(listener.routes):
+        if listener.protocol == "http" and route.sni is not None:
+            text = f"it is for tcp and auto listeners, and {listener.name} is neither; give host"
+            yield Finding((*routes, number, "sni"), text, because)
+        elif listener.protocol == "tcp" and route.sni is None:
+            text = "a route of a tcp listener has a sni and a service: other rules are for HTTP"
+            yield Finding((*routes, number), text, because)
+    if listener.tls.enabled and any(route.sni is not None for route in listener.routes):
+        text = f"TLS that ends at the listener ({listener.name}) is not routed by sni; give tls.enabled: false"
+        yield Finding(routes, text, ((*here, "tls"), ("tls",)))
+    if listener.protocol != "tcp" or listener.original_destination:
+        return
+    if not listener.routes and listener.target_service_name is None and listener.target_service_addr is None:
         because = tuple((*at, key) for at in (here, ()) for key in (*TARGETS, "protocol"))
         path = here or ("protocol",)
         yield Finding(path, "a tcp listener needs a target_service_name or a target_service_addr", because)
@@ -110,6 +124,25 @@ def _pending(root: Root) -> Iterator[Finding]:
             if not used and key in limits.model_fields_set and getattr(limits, key) is not None:
                 because = ((*path, cap), ("limits", cap), ("services",))
                 yield Finding((*path, key), f"it has no effect without {cap}", because)
+
+
+def _concurrency(root: Root) -> Iterator[Finding]:
+    """Each bound may be written in another place; it is the one written here, of the two, that is wrong."""
+    shared: ServiceLimits = root.limits
+    places: list[tuple[KeyPath, ServiceLimits, ServiceLimits]] = [(("limits",), shared, shared)]
+    places += [
+        (("services", name, "limits"), service.limits, shared.overridden_by(service.limits))
+        for name, service in root.services.items()
+    ]
+    for path, written, limits in places:
+        given, used = written.adaptive_concurrency.model_fields_set, limits.adaptive_concurrency
+        if used.min_limit <= used.max_limit or not given.intersection(("min_limit", "max_limit")):
+            continue
+        here = (*path, "adaptive_concurrency")
+        if "min_limit" in given:
+            yield Finding((*here, "min_limit"), f"it is more than max_limit, {used.max_limit}", (here,))
+        else:
+            yield Finding((*here, "max_limit"), f"it is less than min_limit, {used.min_limit}", (here,))
 
 
 def _collisions(root: Root, listeners: tuple[Listener, ...]) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from charon.config.compile_services import rate_limit_spec, retry_spec, service_retry
+from charon.config.compile_tls import access_spec
 from charon.config.schema.root import Root
 from charon.config.schema.routes import RequestHeaders, ResponseHeaders, Route
 from charon.config.snapshot import HeaderEdits, RateLimitSpec, RedirectSpec, RetrySpec, RewriteSpec, RouteSpec
@@ -16,11 +17,11 @@ def route_specs(root: Root, routes: tuple[Route, ...], listener: str, taken: set
 
 def route_name(route: Route) -> str:
     """The label of a route in logs and metrics: what it matches. ``api.example.com/v1``, ``GET,HEAD /login``,
-    ``~/users/[0-9]+`` for a regular expression, ``*`` for everything."""
+    ``~/users/[0-9]+`` for a regular expression, ``db.example.com`` for a server name, ``*`` for everything."""
     path = route.path or route.path_prefix or ""
     if route.path_regex is not None:
         path += f"~{route.path_regex}"
-    where = f"{route.host or ''}{path}" or "*"
+    where = f"{route.host or route.sni or ''}{path}" or "*"
     return f"{','.join(dict.fromkeys(route.methods))} {where}" if route.methods else where
 
 
@@ -38,6 +39,7 @@ def _route_spec(root: Root, route: Route, name: str, listener: str, taken: set[s
         name=name,
         service=route.service,
         host=route.host,
+        sni=route.sni,
         path_prefix=route.path_prefix,
         path=route.path,
         path_regex=route.path_regex,
@@ -52,6 +54,7 @@ def _route_spec(root: Root, route: Route, name: str, listener: str, taken: set[s
         redirect=_redirect(route),
         request_headers=_edits(route.request_headers),
         response_headers=_edits(route.response_headers),
+        access=access_spec(route.access),
     )
 
 

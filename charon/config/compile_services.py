@@ -15,6 +15,7 @@ from charon.config.snapshot import (
     BalanceSpec,
     BreakerSpec,
     BulkheadSpec,
+    ConcurrencySpec,
     HealthCheckSpec,
     PassiveSpec,
     RateLimitSpec,
@@ -34,6 +35,7 @@ def service_spec(root: Root, name: str = "") -> ServiceSpec:
     breaker = root.circuit_breaker.overridden_by(service.circuit_breaker)
     health = root.health_check.overridden_by(service.health_check)
     shared: ServiceLimits = root.limits
+    limits = shared.overridden_by(service.limits)
     return ServiceSpec(
         name=name,
         endpoints=(),
@@ -42,8 +44,10 @@ def service_spec(root: Root, name: str = "") -> ServiceSpec:
         health_check=_health_check(health),
         passive=_passive(health, breaker),
         retry=retry_spec(service_retry(root, name)),
-        bulkhead=_bulkhead(shared.overridden_by(service.limits)),
+        bulkhead=_bulkhead(limits),
+        concurrency=_concurrency(limits),
         timeouts=_timeouts(service),
+        proxy_header={None: 0, "v1": 1, "v2": 2}[service.proxy_protocol],
     )
 
 
@@ -112,6 +116,11 @@ def _bulkhead(limits: ServiceLimits) -> BulkheadSpec | None:
         max_pending=MAX_PENDING if limits.max_pending is None else limits.max_pending,
         pending_timeout=limits.pending_timeout,
     )
+
+
+def _concurrency(limits: ServiceLimits) -> ConcurrencySpec | None:
+    adaptive = limits.adaptive_concurrency
+    return ConcurrencySpec(**adaptive.model_dump(exclude={"enabled"})) if adaptive.enabled else None
 
 
 def _timeouts(service: Service) -> TimeoutOverrides | None:

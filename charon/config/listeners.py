@@ -13,7 +13,7 @@ def effective_listeners(root: Root) -> tuple[Listener, ...]:
     """Every listener with everything it inherits from the top level, and with a name."""
     base = Listener.model_construct(
         name=None,
-        address=Address("", root.listen_port),
+        address=Address("", root.tls.server_port if root.tls.enabled else root.listen_port),
         access_log=root.logging.access_log,
         **{key: getattr(root, key) for key in Traffic.model_fields},
     )

@@ -22,6 +22,7 @@ from charon.config.problems import key_path, render
 from charon.config.schema.listener import Listener
 from charon.config.schema.root import Root
 from charon.config.schema.shape import block_at, unknown_key
+from charon.config.tls_checks import source_findings
 
 DEFAULT_REGISTRY: Final = "registry.yaml"
 
@@ -44,6 +45,11 @@ class Config:
     registry_file: Path | None
     admin_socket: Path
     log_file: Path | None
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths begin."""
+        return self.file.parent
 
     @property
     def workers(self) -> int | None:
@@ -95,7 +101,8 @@ def read_config(path: Path, environ: Mapping[str, str]) -> Reading:
     reading = Reading()
     if valid.root is not None:
         listeners = effective_listeners(valid.root)
-        for finding in findings(valid.root, listeners):
+        found = [*findings(valid.root, listeners), *source_findings(valid.root, listeners, path.absolute().parent)]
+        for finding in found:
             if not valid.concludes_from_dropped(finding.because):
                 other = f" {key_path(valid.in_file(finding.other))}" if finding.other else ""
                 document.add(valid.in_file(finding.path), finding.text + other)

@@ -34,14 +34,14 @@ from charon.config.schema.shape import EVERYWHERE, below, block_at, blocks
 
 FIRST: Final = (
     *("listen_port", "protocol", "target_service_name", "target_service_addr", "registry_file", "routes"),
-    *("trusted_proxies", "timeouts", "limits", "rate_limit", "load_balancing", "health_check", "circuit_breaker"),
-    *("retry", "logging", "metrics", "admin", "workers", "drain_timeout", "services", "listeners"),
+    *("trusted_proxies", "tls", "access", "timeouts", "limits", "rate_limit", "load_balancing", "health_check"),
+    *("circuit_breaker", "retry", "logging", "metrics", "admin", "workers", "drain_timeout", "services", "listeners"),
 )
 """Keys in the order in which a reader wants them; any other follows."""
 ACTIVE: Final = {"listen_port": "8080", "target_service_name": "http-backend", "registry_file": "registry.yaml"}
 """What etc/config.yaml sets; everything else stands there as a comment."""
 ALTERNATIVES: Final = frozenset(
-    (*(("routes", "*", key) for key in ("path", "path_regex", "services", "sticky", "redirect")),)
+    (*(("routes", "*", key) for key in ("path", "path_regex", "services", "sticky", "redirect", "sni")),)
     + (("routes", "*", "rewrite", "regex"), ("routes", "*", "rewrite", "substitution"))
 )
 """Keys that exclude others: etc/config.yaml shows them as prose, so that all its settings can be in force at once."""

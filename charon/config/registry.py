@@ -11,23 +11,26 @@ from typing import Final
 from charon.base.addresses import Address, parse_upstream, plain_address
 from charon.base.errors import ConfigError
 from charon.base.units import quoted
-from charon.config import availability
 from charon.config.document import Document, KeyPath, Value, parse, read_text
-from charon.config.plain_registry import read_plain
+from charon.config.plain_registry import changed_part, read_entries, read_plain
 from charon.config.problems import nearest, render
 
 HEAVIEST: Final = 65535
 """Largest weight of an address."""
+
+MIXED_SCHEMES: Final = "a service is reached over https:// at all of its addresses, or at none"
 
 _FORMS: Final = "write host:port, a list of them, or addresses: [{address: host:port, weight: 1}]"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One address of a service as it was written; names are not resolved yet. ``weight`` is relative, from 1."""
+    """One address of a service as it was written; names are not resolved yet. ``weight`` is relative, from 1. ``tls``:
+    it was written ``https://``."""
 
     address: Address
     weight: int = 1
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +45,59 @@ def load_registry(path: Path) -> Registry:
     return parse_registry(read_text(path), str(path))
 
 
+class RegistryReader:
+    """Reads a registry time and again: of one that is written the plain way, only what has changed since."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._registry: Registry | None = None
+
+    def __call__(self, path: Path) -> Registry:
+        """As :func:`load_registry`."""
+        text = read_text(path)
+        registry = self._changed(text) or _read_plainly(text)
+        if registry is None:
+            registry = _read_thoroughly(text, str(path))
+            self._text, self._registry = "", None
+        else:
+            self._text, self._registry = text, registry
+        return registry
+
+    def _changed(self, text: str) -> Registry | None:
+        """The last registry with what is different in ``text``; None where all of it has to be read to be sure."""
+        if self._registry is None:
+            return None
+        before, after = changed_part(self._text, text)
+        if 2 * len(after) > len(text):
+            return None  # it is less work to read it all
+        gone, come = read_entries(before), read_entries(after)
+        if gone is None or come is None:
+            return None
+        document = Document({"services": dict(come)})
+        found = _services(document)
+        kept = {name: targets for name, targets in self._registry.services.items() if name not in gone}
+        if document.problems or not kept or not kept.keys().isdisjoint(found):
+            return None
+        return Registry(kept | found)
+
+
 def parse_registry(text: str, source: str = "registry.yaml") -> Registry:
     """``text`` as a registry; ``source`` is the file's name in messages. Raises ConfigError with every mistake."""
+    return _read_plainly(text) or _read_thoroughly(text, source)
+
+
+def _read_plainly(text: str) -> Registry | None:
     plain = read_plain(text)
-    if plain is not None:
-        document = Document({"services": plain})
-        services = _services(document)
-        if not document.problems:
-            return Registry(services)
-    document = parse(text, source)  # whatever is wrong is told with its line
+    if plain is None:
+        return None
+    document = Document({"services": plain})
+    services = _services(document)
+    return Registry(services) if not document.problems else None
+
+
+def _read_thoroughly(text: str, source: str) -> Registry:
+    """Whatever way it is written; every mistake with its line."""
+    document = parse(text, source)
     services = _services(document)
     if document.problems:
         raise ConfigError(render(source, document.problems))
@@ -105,6 +152,8 @@ def _targets(document: Document, name: str, value: Value) -> tuple[Target, ...]:
         if target.address in seen:
             document.add((*path, index), f"{target.address} is given twice; give it once, with a weight")
         seen[target.address] = index
+        if targets and target.tls != targets[0].tls:
+            document.add((*path, index), MIXED_SCHEMES)
         targets.append(target)
     return tuple(targets)
 
@@ -145,8 +194,4 @@ def _parsed(document: Document, path: KeyPath, text: str, weight: int) -> Target
     except ValueError as error:
         document.add(path, str(error))
         return None
-    refusal = availability.scheme_refusal(upstream)
-    if refusal:
-        document.add(path, refusal)
-        return None
-    return Target(upstream.address, weight)
+    return Target(upstream.address, weight, upstream.scheme == "https")

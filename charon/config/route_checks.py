@@ -21,9 +21,21 @@ def route_findings(root: Root) -> Iterator[Finding]:
     for path, routes in lists:
         for number, route in enumerate(routes):
             here = (*path, number)
+            if route.sni is not None:
+                yield from _sni(here, route)
+                continue
             yield from _target(here, route)
             yield from _redirect(here, route)
             yield from _rewrite(here, route)
+
+
+def _sni(here: KeyPath, route: Route) -> Iterator[Finding]:
+    if route.service is None:
+        yield Finding(here, "the route has no service", ((*here, "service"),))
+    for key in Route.model_fields:
+        if key not in ("sni", "service") and _is_given(route, key):
+            text = "a route by sni sees nothing but the server name; it has a service and nothing else"
+            yield Finding((*here, key), text, ((*here, "sni"),))
 
 
 def _target(here: KeyPath, route: Route) -> Iterator[Finding]:

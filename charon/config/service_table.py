@@ -14,17 +14,21 @@ from typing import Any
 from charon.config.snapshot import TREATMENT, EndpointSpec, ServiceSpec, SocketAddress, treatment
 
 _Treatment = tuple[Any, ...]
-_Packed = tuple[list[_Treatment], dict[str, bytes]]
 
 
 class ServiceTable(Mapping[str, ServiceSpec]):
-    """Services by name, none of which changes. Pickled, it is :class:`PackedServices`; packed once for all readers."""
+    """Services by name, none of which changes. Pickled, it is :class:`PackedServices`.
 
-    __slots__ = ("_packed", "_specs")
+    ``before`` is the table in whose place this one comes: what is the very same object there was packed already.
+    """
 
-    def __init__(self, specs: Mapping[str, ServiceSpec]) -> None:
+    __slots__ = ("_records", "_specs", "_treatments")
+
+    def __init__(self, specs: Mapping[str, ServiceSpec], before: Mapping[str, ServiceSpec] | None = None) -> None:
         self._specs = specs
-        self._packed: bytes | None = None
+        self._treatments: list[_Treatment] = []
+        self._records: dict[str, bytes] = {}
+        self._pack(before if isinstance(before, ServiceTable) else None)
 
     def __getitem__(self, name: str) -> ServiceSpec:
         return self._specs[name]
@@ -36,9 +40,27 @@ class ServiceTable(Mapping[str, ServiceSpec]):
         return len(self._specs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._packed is None:
-            self._packed = pickle.dumps(_pack(self._specs), protocol=pickle.HIGHEST_PROTOCOL)
-        return PackedServices.unpack, (self._packed,)
+        return PackedServices, (self._treatments, self._records)
+
+    def _pack(self, before: ServiceTable | None) -> None:
+        old = before._specs if before is not None else {}
+        if before is not None and any(old.get(name) is spec for name, spec in self._specs.items()):
+            self._treatments += before._treatments  # which the records taken over name by number
+        records, treatments = self._records, self._treatments
+        number = -1
+        last: _Treatment | None = None
+        for name, spec in self._specs.items():
+            if before is not None and old.get(name) is spec:
+                records[name] = before._records[name]
+                continue
+            treated = treatment(spec)
+            if treated != last:  # nearly always the very same objects, which takes no look inside
+                if treated not in treatments:
+                    treatments.append(treated)
+                number, last = treatments.index(treated), treated
+            # As plain tuples: a record that named its classes would be three times as long.
+            endpoints = [(name, [tuple(a) for a in addresses], *rest) for name, addresses, *rest in spec.endpoints]
+            records[name] = pickle.dumps((number, spec.known, spec.row, endpoints), protocol=pickle.HIGHEST_PROTOCOL)
 
 
 class PackedServices(Mapping[str, ServiceSpec]):
@@ -46,16 +68,13 @@ class PackedServices(Mapping[str, ServiceSpec]):
 
     __slots__ = ("_records", "_treatments")
 
-    def __init__(self, packed: _Packed) -> None:
-        self._treatments, self._records = packed
-
-    @classmethod
-    def unpack(cls, data: bytes) -> PackedServices:
-        """What :meth:`ServiceTable.__reduce__` has packed; it comes from our own supervisor."""
-        return cls(pickle.loads(data))  # noqa: S301 - as above
+    def __init__(self, treatments: list[_Treatment], records: dict[str, bytes]) -> None:
+        self._treatments = treatments
+        self._records = records
 
     def __getitem__(self, name: str) -> ServiceSpec:
-        number, known, row, endpoints = pickle.loads(self._records[name])  # noqa: S301 - as above
+        # From our own supervisor, as the whole snapshot is.
+        number, known, row, endpoints = pickle.loads(self._records[name])  # noqa: S301
         found = tuple(
             EndpointSpec(name, tuple(SocketAddress(*address) for address in addresses), *rest)
             for name, addresses, *rest in endpoints
@@ -81,20 +100,3 @@ class PackedServices(Mapping[str, ServiceSpec]):
 def unchanged(name: str, before: Mapping[str, ServiceSpec], after: Mapping[str, ServiceSpec]) -> bool:
     """Whether ``name`` is surely the same in both, as can be told without unpacking either."""
     return isinstance(before, PackedServices) and isinstance(after, PackedServices) and after.same(name, before)
-
-
-def _pack(specs: Mapping[str, ServiceSpec]) -> _Packed:
-    treatments: list[_Treatment] = []
-    records: dict[str, bytes] = {}
-    number = -1
-    last: _Treatment | None = None
-    for name, spec in specs.items():
-        treated = treatment(spec)
-        if treated != last:  # nearly always the very same objects, which takes no look inside
-            if treated not in treatments:
-                treatments.append(treated)
-            number, last = treatments.index(treated), treated
-        # As plain tuples: a record that named its classes would be three times as long.
-        endpoints = [(name, [tuple(a) for a in addresses], *rest) for name, addresses, *rest in spec.endpoints]
-        records[name] = pickle.dumps((number, spec.known, spec.row, endpoints), protocol=pickle.HIGHEST_PROTOCOL)
-    return treatments, records

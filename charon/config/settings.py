@@ -10,8 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from charon.config.certificates import MaterialSource, UpstreamTls, with_public
+from charon.config.interception import InterceptSpec
 from charon.config.registry import Target
-from charon.config.snapshot import EndpointSpec, ListenerSpec, LoggingSpec, ServiceSpec, Snapshot, TracingSpec
+from charon.config.snapshot import (
+    EndpointSpec,
+    ListenerSpec,
+    LoggingSpec,
+    OverloadSpec,
+    ServiceSpec,
+    Snapshot,
+    TlsMaterial,
+    TracingSpec,
+)
 
 Treat = Callable[[str, tuple[EndpointSpec, ...], int], ServiceSpec]
 
@@ -37,8 +48,10 @@ class Settings:
 
     ``static_services`` are those whose addresses the configuration gives. ``service_settings`` holds the services that
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
-    file from another. ``workers`` is a number; ``drain_timeout`` and ``worker_timeout`` are in seconds. ``tracing`` is
-    None where tracing is off, ``export`` where there is nobody to export spans to.
+    file from another. ``workers`` is a number; ``drain_timeout`` and ``worker_timeout`` are in seconds;
+    ``max_connections`` is of all listeners together. ``certificates`` are the sources of ``Snapshot.materials``, by
+    name. ``intercept`` is None where it is off, and so is ``tracing``; ``export`` is None where there is nobody to
+    export spans to.
     """
 
     file: str
@@ -54,13 +67,18 @@ class Settings:
     worker_timeout: float
     reload_on_change: bool
     digest: str
+    upstream_tls: UpstreamTls = field(default_factory=UpstreamTls)
+    certificates: Mapping[str, MaterialSource] = field(default_factory=dict)
+    intercept: InterceptSpec | None = None
+    max_connections: int | None = None
+    overload: OverloadSpec = field(default_factory=OverloadSpec)
     tracing: TracingSpec | None = None
     export: ExportSpec | None = None
 
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
         """The keys of ``changed`` that differ and cannot be put in force while Charon runs."""
         found = [key for key, field in _RESTART.items() if getattr(self, field) != getattr(changed, field)]
-        if replace(self.logging, level=changed.logging.level) != changed.logging:
+        if self.logging.needs_restart(changed.logging):
             found.append("logging")
         return tuple(found)
 
@@ -68,20 +86,32 @@ class Settings:
         """These settings, with those of ``before`` for ``keys``."""
         kept = {_RESTART[key]: getattr(before, _RESTART[key]) for key in keys if key in _RESTART}
         if "logging" in keys:
-            kept["logging"] = replace(before.logging, level=self.logging.level)
+            old = before.logging
+            kept["logging"] = replace(self.logging, format=old.format, environment=old.environment, file=old.file)
         return replace(self, **kept)
 
-    def snapshot(self, services: Mapping[str, ServiceSpec], generation: int, instance_id: str) -> Snapshot:
-        """What workers are told, with ``services`` as :meth:`treating` makes them. A service that is named and not
-        among them stays a name: its requests are answered with `unknown_service`."""
+    def snapshot(
+        self,
+        services: Mapping[str, ServiceSpec],
+        generation: int,
+        instance_id: str,
+        materials: Mapping[str, TlsMaterial] | None = None,
+    ) -> Snapshot:
+        """What workers are told, with ``services`` as :meth:`treating` makes them, and ``materials`` for
+        ``certificates``. A service that is named and not among them stays a name: its requests are answered with
+        `unknown_service`."""
         return Snapshot(
             generation=generation,
             listeners=self.listeners,
             services=services,
             logging=self.logging,
             drain_timeout=self.drain_timeout,
+            max_connections=self.max_connections,
+            overload=self.overload,
             admin_socket=self.admin_socket,
             instance_id=instance_id,
+            materials=with_public(materials or {}),
+            mark=0 if self.intercept is None else self.intercept.mark,
             tracing=self.tracing,
         )
 
@@ -91,6 +121,7 @@ class Settings:
         default = self.default_service.treatment()
 
         def treat(name: str, endpoints: tuple[EndpointSpec, ...], row: int) -> ServiceSpec:
-            return ServiceSpec(name=name, endpoints=endpoints, row=row, **own.get(name, default))
+            tls = self.upstream_tls.of(name, https=bool(endpoints) and endpoints[0].https)
+            return ServiceSpec(name=name, endpoints=endpoints, row=row, **(own.get(name, default) | {"tls": tls}))
 
         return treat

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
+from charon.base.identities import spiffe_id
+
 
 class SocketAddress(NamedTuple):
     """Where to connect: ``host`` is a literal IP address, or a path when ``port`` is 0 (a Unix socket)."""
@@ -29,7 +31,9 @@ class EndpointSpec(NamedTuple):
     """One endpoint of a service.
 
     ``name`` is its label in logs and metrics (``localhost:9091``, or ``10.0.0.5:80`` where a name has several
-    addresses). ``candidates`` are tried in order within one connect timeout (``localhost`` over IPv4, then IPv6).
+    addresses). ``host`` is the host name it was written with, without a port, empty for a literal address or a Unix
+    socket; ``https``: it was written ``https://``. ``candidates`` are tried in order within one connect timeout
+    (``localhost`` over IPv4, then IPv6).
     ``row`` is its row in the shared table, -1 for none.
     """
 
@@ -37,12 +41,15 @@ class EndpointSpec(NamedTuple):
     candidates: tuple[SocketAddress, ...]
     weight: int = 1
     row: int = -1
+    host: str = ""
+    https: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TlsMaterial:
     """What one side of TLS needs, as PEM: its certificate with all but the root, its key, whom it trusts, and what has
     been revoked. Empty bytes: none. ``version`` differs whenever any of it does, so that contexts are made once each.
+    ``identity`` is the SPIFFE identity in the certificate.
     """
 
     version: str
@@ -50,6 +57,7 @@ class TlsMaterial:
     key: bytes = field(default=b"", repr=False)
     roots: bytes = b""
     revoked: bytes = b""
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +75,10 @@ class ServerTlsSpec:
 class ClientTlsSpec:
     """TLS towards the endpoints of a service. ``material`` is a key of ``Snapshot.materials``.
 
-    ``identities``: SPIFFE identities, one of which the endpoint must have; where there are none, its certificate must
-    be for ``server_name``. ``server_name`` is also sent as SNI; None: the endpoint's own host name. ``system_roots``:
-    the public authorities are trusted as well as those of the material.
+    ``identities``: SPIFFE identities, one of which the endpoint must have; where there are none, that of its service in
+    ``trust_domain``; where that is None too, its certificate must be for ``server_name``. ``server_name`` is also sent
+    as SNI; None: the endpoint's own host name. ``system_roots``: the public authorities are trusted as well as those of
+    the material.
     """
 
     material: str
@@ -77,6 +86,18 @@ class ClientTlsSpec:
     server_name: str | None = None
     identities: tuple[str, ...] = ()
     system_roots: bool = False
+    trust_domain: str | None = None
+
+    @property
+    def by_host_name(self) -> bool:
+        """Does the host name decide who an endpoint is?"""
+        return not self.identities and self.trust_domain is None
+
+    def expected(self, service: str) -> tuple[str, ...]:
+        """The identities, one of which the endpoints of ``service`` must have; none: their host name decides."""
+        if self.identities or self.trust_domain is None:
+            return self.identities
+        return (spiffe_id(self.trust_domain, service),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +206,23 @@ _RETRY: Final = RetrySpec()
 
 
 @dataclass(frozen=True, slots=True)
+class ConcurrencySpec:
+    """How the number of requests at the same time is found, of all workers together: between ``min_limit`` and
+    ``max_limit``, so that the median latency stays near ``target_latency`` seconds or, where that is None,
+    ``tolerance`` times the usual one, which is measured again after ``remeasure`` seconds of too much."""
+
+    min_limit: int = 4
+    max_limit: int = 1000
+    tolerance: float = 2.0
+    target_latency: float | None = None
+    remeasure: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """A named set of endpoints and how they are treated. ``known`` is false when the registry does not (or no longer)
-    hold the name. ``breaker``, ``health_check`` and ``passive`` are None where they are off."""
+    hold the name. ``breaker``, ``health_check`` and ``passive`` are None where they are off. ``proxy_header`` is the
+    version of the PROXY header that connections begin with, 0 for none."""
 
     name: str
     endpoints: tuple[EndpointSpec, ...]
@@ -197,8 +232,10 @@ class ServiceSpec:
     passive: PassiveSpec | None = None
     retry: RetrySpec = _RETRY
     bulkhead: BulkheadSpec | None = None
+    concurrency: ConcurrencySpec | None = None
     timeouts: TimeoutOverrides | None = None
     tls: ClientTlsSpec | None = None
+    proxy_header: int = 0
     known: bool = True
     row: int = -1
 
@@ -246,8 +283,10 @@ class RedirectSpec:
 class RouteSpec:
     """One rule: conditions (None or empty: any) and what is done. ``name`` is its stable label in logs and metrics.
 
-    ``services`` are (name, weight) pairs, used instead of ``service``; ``sticky`` (``cookie:NAME`` or ``header:NAME``)
-    keeps a client with one of them. ``headers`` are (name, value) pairs that must be there; ``*`` is any value.
+    ``sni`` is a condition on connections of a TCP listener: the server name that their TLS begins with, exact or
+    ``*.suffix``. ``services`` are (name, weight) pairs, used instead of ``service``; ``sticky`` (``cookie:NAME`` or
+    ``header:NAME``) keeps a client with one of them. ``headers`` are (name, value) pairs that must be there; ``*`` is
+    any value.
     """
 
     name: str
@@ -268,6 +307,7 @@ class RouteSpec:
     request_headers: HeaderEdits | None = None
     response_headers: HeaderEdits | None = None
     access: AccessSpec | None = None
+    sni: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +317,10 @@ class Timeouts:
     ``connect``: one upstream connection, all candidates together. ``response_headers``: from the last byte of the
     request to the head of the final response. ``request``: the whole exchange. ``idle``: a connection, or a body in
     either direction, with no byte moving. ``client_header``: from the first byte of a request head to its last.
+    ``client_body``: between two bytes of a request body, never longer than ``idle``.
     ``client_fin``: how long an unanswered request goes on after its client closed its sending side.
+    ``tls_handshake``: from a connection to the end of its handshake, or to its whole ClientHello. ``detect``: how long
+    it may be open what a client speaks.
     """
 
     connect: float = 5.0
@@ -285,7 +328,10 @@ class Timeouts:
     request: float | None = None
     idle: float = 90.0
     client_header: float = 10.0
+    client_body: float = 60.0
     client_fin: float = 0.5
+    tls_handshake: float = 10.0
+    detect: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,12 +346,13 @@ class TimeoutOverrides:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds per listener."""
+    """Bounds per listener. ``min_body_rate`` is in bytes a second."""
 
     max_connections: int = 10_000
     max_header_bytes: int = 65_536
     max_headers: int = 128
     max_body_bytes: int | None = None
+    min_body_rate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +361,9 @@ class ListenerSpec:
 
     ``address`` is as configured (``:8080``, ``127.0.0.1:8080``, ``[::]:8080``, ``unix:/path``). ``default_service``
     is used where no route matches. ``metrics_path`` is None where metrics are not answered on this listener.
+    ``direction`` is ``outbound`` or ``inbound`` where connections are carried to their original destination; those that
+    belong to no service only where ``passthrough`` is true. ``opaque_ports`` are ranges of destination ports where the
+    first bytes are not looked at. ``accept_proxy`` are the networks whose connections begin with a PROXY header.
     """
 
     name: str
@@ -330,6 +380,10 @@ class ListenerSpec:
     trusted_proxies: tuple[str, ...] = ()
     tls: ServerTlsSpec | None = None
     access: AccessSpec | None = None
+    direction: str | None = None
+    passthrough: bool = True
+    opaque_ports: tuple[tuple[int, int], ...] = ()
+    accept_proxy: tuple[str, ...] = ()
 
     def needs_new_server(self, changed: ListenerSpec) -> bool:
         """Whether a worker has to open the listener anew to follow ``changed``; all else it takes over as it stands."""
@@ -338,12 +392,27 @@ class ListenerSpec:
 
 @dataclass(frozen=True, slots=True)
 class LoggingSpec:
-    """``file`` is an absolute path, or None for standard output. ``format`` is ``json`` or ``console``."""
+    """``file`` is an absolute path, or None for standard output. ``format`` is ``json`` or ``console``. ``sample`` (0
+    to 1) is the share of access lines that are written, ``exclude_paths`` are prefixes of paths without such lines."""
 
     level: str = "info"
     format: str = "json"
     environment: str = "production"
     file: str | None = None
+    sample: float = 1.0
+    exclude_paths: tuple[str, ...] = ()
+
+    def needs_restart(self, changed: LoggingSpec) -> bool:
+        """Whether ``changed`` differs in what is read at start only."""
+        return (self.format, self.environment, self.file) != (changed.format, changed.environment, changed.file)
+
+
+@dataclass(frozen=True, slots=True)
+class OverloadSpec:
+    """When a worker has too much to do: ``max_loop_lag`` in seconds, ``max_memory`` in bytes of its own; None: off."""
+
+    max_loop_lag: float | None = 0.25
+    max_memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +427,9 @@ class TracingSpec:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a worker does, as of ``generation`` (counts up with every change)."""
+    """Everything a worker does, as of ``generation`` (counts up with every change). ``max_connections`` is of all
+    listeners and workers together. ``mark`` is what connections that are opened bear for the kernel's rules, 0: none.
+    """
 
     generation: int
     listeners: tuple[ListenerSpec, ...]
@@ -366,6 +437,9 @@ class Snapshot:
     materials: dict[str, TlsMaterial] = field(default_factory=dict)
     logging: LoggingSpec = field(default_factory=LoggingSpec)
     drain_timeout: float = 30.0
+    max_connections: int | None = None
+    overload: OverloadSpec = field(default_factory=OverloadSpec)
     admin_socket: str = ""
     instance_id: str = ""
+    mark: int = 0
     tracing: TracingSpec | None = None

@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 
+import gevent
 from gevent.event import Event as Flag
 from gevent.pool import Pool
 
 from charon.base.errors import BadMessage, ExchangeFailed
-from charon.config.snapshot import EndpointSpec, HealthCheckSpec, ServiceSpec
+from charon.config.snapshot import ClientTlsSpec, EndpointSpec, HealthCheckSpec, ServiceSpec, TlsMaterial
 from charon.net.accept import why
 from charon.net.dial import dial
 from charon.net.stream import DeadlineExceeded, Stream
 from charon.net.tasks import spawn
+from charon.net.tls import Contexts, EndpointTls
 from charon.policy.health import Probe, first_delay, next_delay, observe
 from charon.wire.messages import HeadLimits, parse_response
+from charon.wire.proxy_protocol import header
+
+YIELD_EVERY = 500
+"""Services taken over between two turns of the event loop."""
 
 AT_ONCE = 128
 """Probes that may be under way at the same time."""
@@ -35,13 +42,15 @@ OnResult = Callable[[str, EndpointSpec, bool, str], None]
 class _Target:
     """One endpoint under watch. ``due`` is when it is probed next (monotonic seconds)."""
 
-    __slots__ = ("due", "endpoint", "probe", "service", "spec", "watched")
+    __slots__ = ("due", "endpoint", "hello", "probe", "service", "spec", "tls", "watched")
 
     def __init__(self, service: str, endpoint: EndpointSpec, spec: HealthCheckSpec, due: float) -> None:
         self.service = service
         self.endpoint = endpoint
         self.spec = spec
         self.due = due
+        self.tls: ClientTlsSpec | None = None
+        self.hello = b""
         self.probe: Probe | None = None
         self.watched = True
 
@@ -57,34 +66,54 @@ class HealthChecker:
         self._jitter = jitter
         self._targets: dict[str, dict[str, _Target]] = {}  # by service and endpoint
         self._heap: list[_Target] = []
+        self._changes: deque[tuple[list[ServiceSpec], list[str]]] = deque()
         self._pool = Pool(AT_ONCE)
+        self._contexts = Contexts()
         self._wake = Flag()
         self._task = spawn("health checks", self._run)
 
     def __repr__(self) -> str:
         return f"<HealthChecker services={len(self._targets)} under way={len(self._pool)}>"
 
-    def watch(self, changed: Iterable[ServiceSpec], gone: Iterable[str]) -> None:
+    def watch(self, changed: Iterable[ServiceSpec], gone: Iterable[str], materials: Mapping[str, TlsMaterial]) -> None:
         """Probe the endpoints of ``changed`` services whose checks are on, and no others of theirs; those of services
-        that have ``gone`` no more. What is known of those that are kept stays."""
-        for name in gone:
-            for target in self._targets.pop(name, {}).values():
-                target.watched = False
-        now = monotonic()
-        for service in changed:
-            before = self._targets.pop(service.name, {})
-            check = service.health_check
-            if check is not None and service.endpoints:
-                kept = self._targets[service.name] = {}
-                for endpoint in service.endpoints:
-                    known = before.get(endpoint.name)
-                    target = known if known is not None else self._new(service.name, endpoint, check, now)
-                    target.endpoint = endpoint
-                    target.spec = check
-                    kept[endpoint.name] = target
-            for name, target in before.items():
-                target.watched = name in self._targets.get(service.name, {})
+        that have ``gone`` no more. What is known of those that are kept stays. It is done in the background: a change
+        of a large registry need not wait for it.
+
+        Where a service is spoken to under TLS so is the probe, with ``materials``. Raises ValueError, and changes
+        nothing, when one of those cannot be used.
+        """
+        self._contexts.use(materials)
+        self._changes.append((list(changed), list(gone)))
         self._wake.set()
+
+    def _take_over(self) -> None:
+        while self._changes:
+            changed, gone = self._changes.popleft()
+            for name in gone:
+                for target in self._targets.pop(name, {}).values():
+                    target.watched = False
+            now = monotonic()
+            for number, service in enumerate(changed, 1):
+                self._follow(service, now)
+                if number % YIELD_EVERY == 0:
+                    gevent.sleep(0)
+
+    def _follow(self, service: ServiceSpec, now: float) -> None:
+        before = self._targets.pop(service.name, {})
+        check = service.health_check
+        if check is not None and service.endpoints:
+            kept = self._targets[service.name] = {}
+            for endpoint in service.endpoints:
+                known = before.pop(endpoint.name, None)
+                target = known if known is not None else self._new(service.name, endpoint, check, now)
+                target.endpoint = endpoint
+                target.spec = check
+                target.tls = service.tls
+                target.hello = header(service.proxy_header, None) if service.proxy_header else b""
+                kept[endpoint.name] = target
+        for target in before.values():
+            target.watched = False
 
     def _new(self, service: str, endpoint: EndpointSpec, check: HealthCheckSpec, now: float) -> _Target:
         target = _Target(service, endpoint, check, now + first_delay(check, self._jitter()))
@@ -103,8 +132,11 @@ class HealthChecker:
 
     def _run(self) -> None:
         while True:
+            self._take_over()
             for target in self._due():
                 self._pool.spawn(self._check, target)
+            if self._changes:
+                continue
             self._wake.clear()
             left = self._heap[0].due - monotonic() if self._heap else None
             self._wake.wait(timeout=None if left is None else max(left, 0.0))
@@ -120,7 +152,11 @@ class HealthChecker:
         spec = target.spec
         began = monotonic()
         try:
-            problem = probe(target.endpoint, spec)
+            # No session is kept: a probe that resumes one would not look at the certificate.
+            tls = None
+            if target.tls is not None:
+                tls = self._contexts.client(target.tls).to(target.service, target.endpoint)
+            problem = probe(target.endpoint, spec, tls, target.hello)
             if target.watched:
                 self._conclude(target, problem)
         finally:  # whatever has happened, it is probed again
@@ -137,11 +173,16 @@ class HealthChecker:
             self._on_result(target.service, target.endpoint, target.probe.healthy, problem or "ok")
 
 
-def probe(endpoint: EndpointSpec, spec: HealthCheckSpec) -> str | None:
-    """Ask one endpoint once, within ``spec.timeout``. Returns why it is not well, or None when it is."""
+def probe(
+    endpoint: EndpointSpec, spec: HealthCheckSpec, tls: EndpointTls | None = None, hello: bytes = b""
+) -> str | None:
+    """Ask one endpoint once, within ``spec.timeout``; under ``tls`` where that is given, ``hello`` before it.
+
+    Returns why it is not well, or None when it is.
+    """
     cutoff = monotonic() + spec.timeout
     try:
-        stream = dial(endpoint.candidates, spec.timeout)
+        stream = dial(endpoint.candidates, spec.timeout, tls=tls, hello=hello)
     except ExchangeFailed as failure:
         return failure.detail or failure.reason.word
     try:

@@ -85,6 +85,10 @@ class ListenerSockets:
         sockets = self._by_address.get(self._addresses.get(name, ""))
         return bound_address(sockets[0]) if sockets else ""
 
+    def addresses(self) -> dict[str, str]:
+        """Where every listener is really bound, by its name."""
+        return {name: self.address(name) for name in self._addresses}
+
     def close(self, *, for_good: bool = True) -> None:
         """Close everything; files of Unix sockets are only removed when it is ``for_good``: nobody else has a copy."""
         close_all(self._by_address, for_good=for_good)

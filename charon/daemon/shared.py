@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from time import monotonic
 
 from charon.base.names import Event, Metric
 from charon.config.settings import Settings, Treat
-from charon.config.snapshot import EndpointSpec, ServiceSpec
+from charon.config.snapshot import EndpointSpec, ServiceSpec, TlsMaterial
 from charon.daemon.health_checker import HealthChecker
 from charon.discovery.directory import Found
 from charon.shared.rows import NO_ROW, Rows
@@ -37,9 +37,10 @@ class Shared:
         self._services: dict[str, ServiceSpec] = {}
         self.checker = HealthChecker(self._probed)
 
-    def assign(self, found: Found, settings: Settings) -> dict[str, ServiceSpec]:
+    def assign(self, found: Found, settings: Settings, materials: Mapping[str, TlsMaterial]) -> dict[str, ServiceSpec]:
         """The services that were found, treated as ``settings`` say, with their rows, which they keep for as long as
-        they are there; their probes follow. What has not changed since the last time is the same object again."""
+        they are there; their probes follow, with ``materials`` where traffic is under TLS. What has not changed since
+        the last time is the same object again."""
         before = self._services
         again = settings is not self._settings
         changed = [name for name, endpoints in found.items() if again or self._found.get(name) is not endpoints]
@@ -55,7 +56,7 @@ class Shared:
         fresh = {name: self._with_rows(name, found[name], treat, now) for name in changed}
         self._services = {name: fresh.get(name) or before[name] for name in found}
         self._settings, self._found = settings, found
-        self.checker.watch(fresh.values(), gone)
+        self.checker.watch(fresh.values(), gone, materials)
         return self._services
 
     def _release(self, service: ServiceSpec, kept: Iterable[EndpointSpec]) -> None:
@@ -69,10 +70,7 @@ class Shared:
         if used:
             self.table.clear_service_row(row)
         rows = [self._row(name, endpoint.name) for endpoint in endpoints]
-        known = [
-            EndpointSpec(endpoint.name, endpoint.candidates, endpoint.weight, row)
-            for endpoint, row in zip(endpoints, rows, strict=True)
-        ]
+        known = [endpoint._replace(row=row) for endpoint, row in zip(endpoints, rows, strict=True)]
         service = treat(name, tuple(known), row)
         before = self._services.get(name)
         joins = {e.name for e in known} - {e.name for e in before.endpoints} if before and before.endpoints else ()
@@ -110,9 +108,10 @@ class Shared:
 
     def _probed(self, name: str, endpoint: EndpointSpec, healthy: bool, why: str) -> None:
         service = self._services.get(name)
-        if service is None or endpoint.row == NO_ROW:
-            return
-        state = self._state(service, endpoint)
+        current = next((e for e in service.endpoints if e.name == endpoint.name), None) if service else None
+        if service is None or service.health_check is None or current is None or current.row == NO_ROW:
+            return  # it left while it was probed, or is probed no more
+        state = self._state(service, current)
         was_down = state.is_down()
         state.set_down(not healthy, monotonic())
         if was_down == healthy:

@@ -6,13 +6,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from charon import __version__
+from charon.base.names import Metric
 
 if TYPE_CHECKING:
     from charon.daemon.supervisor import Supervisor
 
 
 def status(supervisor: Supervisor) -> dict[str, Any]:
-    """Listeners, services, workers, and what changed last."""
+    """Listeners, services, certificates, workers, and what changed last."""
     snapshot = supervisor.snapshot
     workers = supervisor.workforce.status()
     predecessor = supervisor.inheritance.predecessor
@@ -33,10 +34,23 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
         "last_upgrade": supervisor.last_upgrade,
         "generation": snapshot.generation if snapshot is not None else 0,
         "listeners": [
-            {"name": spec.name, "address": supervisor.listeners.address(spec.name), "protocol": spec.protocol}
+            {
+                "name": spec.name,
+                "address": supervisor.listeners.address(spec.name),
+                "protocol": spec.protocol,
+                "tls": spec.tls is not None,
+            }
             for spec in (snapshot.listeners if snapshot is not None else ())
         ],
         "services": supervisor.shared.status(),
+        "certificates": supervisor.certificates.status(),
+        "interception": supervisor.interceptor.status(),
+        "log": {
+            "file": supervisor.settings.logging.file,
+            "level": supervisor.settings.logging.level,
+            "lines_dropped": int(supervisor.totals.counted(Metric.LOG_DROPPED)),
+            "write_errors": int(supervisor.totals.counted(Metric.LOG_WRITE_ERRORS)),
+        },
         "workers": workers,
     }
 

@@ -19,12 +19,15 @@ from gevent.lock import Semaphore
 from charon import __version__
 from charon.base.clock import Clock, SystemClock
 from charon.base.errors import ConfigError, StartError
-from charon.base.names import Event, Metric
+from charon.base.names import PASSTHROUGH, Event, Metric
+from charon.config.certificates import with_public
 from charon.config.reader import read_settings
 from charon.config.service_table import ServiceTable
 from charon.config.settings import Settings
 from charon.config.snapshot import ListenerSpec, Snapshot
+from charon.daemon.certificate_keeper import CertificateKeeper, Kept
 from charon.daemon.inheritance import Inheritance, stored_name
+from charon.daemon.interceptor import Interceptor
 from charon.daemon.listeners import ListenerSockets, Sockets, close_all
 from charon.daemon.notify import Notifier
 from charon.daemon.shared import Shared
@@ -107,9 +110,11 @@ class Supervisor:
         self._successor: Successor | None = None
         self._stop = Flag()
         self._hurry = Flag()
-        self._dropped = 0
+        self._log_troubles = {Metric.LOG_DROPPED: 0, Metric.LOG_WRITE_ERRORS: 0}
         self._registry: RegistryFile | None = None
         self._directory = self._make_directory(settings)
+        self.interceptor = Interceptor(events, self.totals, self.listeners.addresses, lambda: self.workforce.serving)
+        self.certificates = CertificateKeeper(events, self.totals, self.clock, self._services_changed)
         self._watch = FileWatch(Path(settings.file), "config-watch", spawn, self._file_changed, self.clock)
         self._watch.look()
 
@@ -155,6 +160,8 @@ class Supervisor:
         predecessor = self.inheritance.predecessor
         if predecessor is None:
             self._admin = self._serve_admin(self, None)
+        self.interceptor.check(settings)
+        self.certificates.adopt(self.certificates.prepare(settings.certificates))
         self._directory.start()
         self.snapshot = self._compile(1)
         self.listeners.adopt(settings.listeners, self.listeners.prepare(settings.listeners))
@@ -174,13 +181,15 @@ class Supervisor:
         spawn("heartbeat", self._beat)
         if self._notifier.watchdog_seconds is not None:
             spawn("watchdog", self._feed_watchdog, self._notifier.watchdog_seconds / 3)
+        self.interceptor.follow(settings)
         self._notifier.ready(self._line())
         self.events.info(Event.PROXY_STARTED, version=__version__, workers=settings.workers, config=settings.file)
 
     def _announce(self, spec: ListenerSpec) -> None:
         event = Event.TCP_SERVER_START if spec.protocol == "tcp" else Event.HTTP_SERVER_START
         address = self.listeners.address(spec.name)
-        self.events.info(event, listener=spec.name, address=address, protocol=spec.protocol)
+        tls = spec.tls is not None
+        self.events.info(event, listener=spec.name, address=address, protocol=spec.protocol, tls=tls)
 
     def _beat(self) -> None:
         while not self.draining:
@@ -207,11 +216,13 @@ class Supervisor:
     def _finish(self) -> None:
         """Stop accepting, let the workers finish within the drain timeout, and clear up."""
         self.draining = True
+        self.interceptor.release(handed_on=self._successor is not None)
         # First of all, so that nobody is queued whom no worker will take: theirs are the last copies from here on.
         # Unless a successor has them, or the service manager keeps them for the next start.
         self.listeners.close(for_good=self._successor is None and not self._notifier.present)
         self._watch.stop()
         self._directory.stop()
+        self.certificates.stop()
         self.shared.stop()
         timeout = self.settings.drain_timeout
         if self._successor is not None:
@@ -225,6 +236,7 @@ class Supervisor:
             progress = spawn("progress", self._tell_progress)
             self.workforce.drain(timeout, self._hurry)
             progress.kill()
+        self.interceptor.stop()
         self._tracing.stop(self._hurry)
         if self._admin is not None and self._successor is None:
             self._admin.stop(timeout=1.0)
@@ -252,10 +264,14 @@ class Supervisor:
         return Directory(sources, resolver, self._services_changed, self.events, spawn)
 
     def _compile(self, generation: int) -> Snapshot:
-        services = self.shared.assign(self._directory.services(), self.settings)
-        snapshot = self.settings.snapshot(ServiceTable(services), generation, self._instance)
-        pairs = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
-        self.totals.set_endpoints(pairs)
+        materials = with_public(self.certificates.materials())
+        services = self.shared.assign(self._directory.services(), self.settings, materials)
+        table = ServiceTable(services, self.snapshot.services if self.snapshot is not None else None)
+        snapshot = self.settings.snapshot(table, generation, self._instance, materials)
+        endpoints = [(service.name, e.name) for service in snapshot.services.values() for e in service.endpoints]
+        if any(listener.direction for listener in snapshot.listeners):
+            endpoints.append((PASSTHROUGH, PASSTHROUGH))
+        self.totals.retain(endpoints, snapshot.services, [listener.name for listener in snapshot.listeners])
         return snapshot
 
     def _services_changed(self) -> None:
@@ -293,13 +309,15 @@ class Supervisor:
             self._notifier.reloading()
             try:
                 wanted = read_settings(Path(self.settings.file))
+                certificates = self.certificates.prepare(wanted.certificates)
+                self.interceptor.check(wanted)
                 opened = self.listeners.prepare(wanted.listeners)
             except ConfigError as error:
                 problems = error.problems
             except StartError as error:
                 problems = [f"{self.settings.file}: {error}"]
             else:
-                self._put_in_force(wanted, opened)
+                self._put_in_force(wanted, opened, certificates)
                 self._notifier.ready(self._line())
                 return []
             self._note_reload(problems)
@@ -307,10 +325,11 @@ class Supervisor:
             self._notifier.ready(self._line())
             return problems
 
-    def _put_in_force(self, wanted: Settings, opened: Sockets) -> None:
+    def _put_in_force(self, wanted: Settings, opened: Sockets, certificates: dict[str, Kept]) -> None:
         before = self.settings
         waiting = before.needs_restart(wanted)
         self.settings = settings = wanted.keeping(before, waiting)
+        self.certificates.adopt(certificates)  # at once: whatever snapshot comes next names them
         if (settings.static_services, settings.registry_file) != (before.static_services, before.registry_file):
             old, directory = self._directory, self._make_directory(settings)
             directory.start()
@@ -323,6 +342,7 @@ class Supervisor:
         if fresh:
             self.workforce.open(fresh)
         self.workforce.wait_for(snapshot.generation)
+        self.interceptor.reload(settings)
         close_all(unneeded)
         self._keep_sockets(opened, unneeded)
         self._tracing.follow(settings.export)
@@ -355,7 +375,8 @@ class Supervisor:
         with self._changing:
             if self._stop.is_set() or self._admin is None:
                 return "Charon is starting or stopping"
-            successor = Successor(self.settings.file, self._notifier.environment())
+            told = {**self._notifier.environment(), **self.interceptor.environment()}
+            successor = Successor(self.settings.file, told)
             self.events.info(Event.UPGRADE_STARTED, successor=successor.pid)
             problem = successor.prepare(self.listeners.open, self._admin.fileno(), self._stop)
             self.last_upgrade = {"ok": problem is None, "at": self.clock.wall(), "problem": problem}
@@ -375,7 +396,7 @@ class Supervisor:
         if self._registry is not None:
             self.totals.registry_loaded(self._registry.last_reload_successful, self._registry.last_success_time)
         self.totals.workers(self.workforce.serving)
-        self._count_dropped()
+        self._count_log_troubles()
         self.shared.gauges()
         self.workforce.ask("report")
 
@@ -389,11 +410,18 @@ class Supervisor:
         self.settings = replace(self.settings, logging=replace(self.settings.logging, level=level))
         self._services_changed()
 
-    def _count_dropped(self) -> None:
-        dropped = self.sink.dropped
-        if dropped > self._dropped:
-            self.totals.count(Metric.LOG_DROPPED, (), dropped - self._dropped)
-            self._dropped = dropped
+    def intercept(self, command: str) -> dict[str, Any]:
+        """``show``, ``up`` or ``down`` of the rules of interception. Raises StartError."""
+        if command == "up":
+            self.interceptor.up()
+        elif command == "down":
+            self.interceptor.down()
+        return self.interceptor.show()
+
+    def _count_log_troubles(self) -> None:
+        for name, seen in {Metric.LOG_DROPPED: self.sink.dropped, Metric.LOG_WRITE_ERRORS: self.sink.errors}.items():
+            self.totals.count(name, (), seen - self._log_troubles[name])
+            self._log_troubles[name] = seen
 
     def not_ready(self) -> str | None:
         """Why Charon is not serving, or None when it is."""
@@ -405,7 +433,7 @@ class Supervisor:
 
     def status(self) -> dict[str, Any]:
         """The state of everything, as plain values."""
-        self.workforce.ask("report")
+        self.refresh()
         return status(self)
 
     def greenlets(self) -> dict[str, list[str]]:

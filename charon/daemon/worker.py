@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import sys
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -27,9 +28,15 @@ from charon.config.snapshot import (
 )
 from charon.daemon.channel import Channel, ChannelClosed, Message
 from charon.net.accept import why
+from charon.net.capacity import Capacity, raise_descriptor_limit
+from charon.net.deadlines import deadlines
+from charon.net.dial import mark_connections
 from charon.net.pool import MAX_IDLE_SECONDS
 from charon.net.tasks import names, spawn
+from charon.policy.drain import SPREAD
+from charon.proxy.auto import AutoServer
 from charon.proxy.forward import METRICS_SERVICE
+from charon.proxy.guard import Guard
 from charon.proxy.http import HttpServer
 from charon.proxy.listener import Listener
 from charon.proxy.plane import DataPlane
@@ -39,6 +46,7 @@ from charon.proxy.tcp import TcpServer
 from charon.shared.table import SharedTable
 from charon.telemetry.access_log import AccessLog
 from charon.telemetry.events import EventLog
+from charon.telemetry.ledger import Ledger
 from charon.telemetry.metrics import WorkerMetrics
 from charon.telemetry.sink import LogSink
 from charon.telemetry.spans import DropReason, SpanOutbox
@@ -48,7 +56,9 @@ SWEEP_SECONDS = 0.2
 """How often clients that left are looked for."""
 
 REPORT_SECONDS = 1.0
-"""How often counters go to the supervisor unasked, and idle connections are looked at."""
+"""How often gauges go to the supervisor unasked, and idle connections are looked at."""
+
+_KINDS: dict[str, type[ProxyServer]] = {"http": HttpServer, "tcp": TcpServer, "auto": AutoServer}
 
 # The data path makes few cycles; with the default thresholds the collector would walk every open connection often.
 _GC_THRESHOLDS = (50_000, 20, 50)
@@ -58,8 +68,8 @@ class Worker:
     """Does what the channel says until it is told to drain, or the supervisor is gone."""
 
     def __init__(self, channel: Channel, hello: dict[str, Any], descriptors: list[int]) -> None:
-        """``hello`` is the supervisor's first message; ``descriptors`` are those of the shared table, and the one that
-        spans are handed over through."""
+        """``hello`` is the supervisor's first message; ``descriptors`` are those of the shared table, the one through
+        which spans are handed over, and the ledger."""
         self.channel = channel
         self.slot = slot = int(hello["slot"])
         self.slots = int(hello["slots"])
@@ -68,17 +78,21 @@ class Worker:
         self.events = EventLog(self.sink, logging.level, logging.format, logging.environment, worker=slot)
         self.events.capture_libraries()
         self.access_log = AccessLog(self.sink, logging.format, logging.level)
-        metrics = WorkerMetrics()
+        metrics = WorkerMetrics(Ledger(descriptors[-1]))
         table = SharedTable(descriptors[0], self.slots, (descriptors[1], descriptors[2]))
         sharing = Sharing(table, slot, bytes.fromhex(hello["secret"]), metrics, self.events)
+        self.capacity = Capacity(raise_descriptor_limit())
+        self.guard = Guard(self.capacity, self.events, metrics, self._start_draining)
         self.spans = SpanOutbox(descriptors[3])
-        self.plane = DataPlane(self.events, self.access_log, metrics, sharing)
+        self.plane = DataPlane(self.events, self.access_log, metrics, sharing, self.guard)
+        deadlines().on_lag = self.guard.look_at_lag
         self.specs: dict[str, ListenerSpec] = {}
         self.servers: list[ProxyServer] = []
         self.retired: list[ProxyServer] = []
         self.idle = MAX_IDLE_SECONDS
         self._drain_timeout = 30.0
         self._drain = Flag()
+        self._cut = 0
         self._accept_failed_at = 0.0
 
     def run(self) -> None:
@@ -136,13 +150,18 @@ class Worker:
     def _apply(self, snapshot: Snapshot) -> None:
         """Follow a snapshot: what is unchanged is left alone."""
         self._drain_timeout = snapshot.drain_timeout
+        mark_connections(snapshot.mark)
         self.events.set_level(snapshot.logging.level)
         self.access_log.set_level(snapshot.logging.level)
+        self.access_log.choose(snapshot.logging.sample, snapshot.logging.exclude_paths)
         admin = ServiceSpec(
             METRICS_SERVICE, (EndpointSpec(METRICS_SERVICE, (SocketAddress(snapshot.admin_socket, 0),)),)
         )
         self.plane.apply(snapshot, {METRICS_SERVICE: admin})
         self._trace(snapshot.tracing)
+        total = snapshot.max_connections
+        self.capacity.set_limit(inf if total is None else _part(total, self.slots))
+        self.guard.apply(snapshot.overload, monotonic())
         self.specs = {spec.name: spec for spec in snapshot.listeners}
         self.idle = min((spec.timeouts.idle for spec in snapshot.listeners), default=MAX_IDLE_SECONDS)
         gone = []
@@ -150,9 +169,9 @@ class Worker:
             spec = self.specs.get(server.listener.name)
             if spec is None or server.listener.spec.needs_new_server(spec):
                 gone.append(server)  # what is to be opened anew comes with its socket
-            elif spec != server.listener.spec:
-                server.listener = Listener(spec, self.plane.sharing.buckets)
-                server.pool_of_connections.set_limit(_share(spec, server.of))
+            elif spec != server.listener.spec or server.listener.tls is not self.plane.server_tls(spec):
+                server.listener = self._listener(spec)
+                server.pool_of_connections.set_limit(_part(spec.limits.max_connections, server.of))
         self._retire(gone)
 
     def _trace(self, spec: TracingSpec | None) -> None:
@@ -165,12 +184,21 @@ class Worker:
     def _open(self, name: str, home: int, of: int, fd: int) -> None:
         """Listen on a socket of slot ``home``, one of ``of`` that share the listener's connections."""
         spec = self.specs[name]
-        kind = TcpServer if spec.protocol == "tcp" else HttpServer
-        listener = Listener(spec, self.plane.sharing.buckets)
-        server = kind(fd, listener, self.plane, _share(spec, of), lambda error: self._accept_failed(name, error))
+        kind = _KINDS[spec.protocol]
+        listener = self._listener(spec)
+        most = _part(spec.limits.max_connections, of)
+        server = kind(fd, listener, self.plane, most, lambda error: self._accept_failed(name, error))
         server.home, server.of = home, of
         server.start()
         self.servers.append(server)
+        self._note_ports()
+
+    def _note_ports(self) -> None:
+        names = [server.socket.getsockname() for server in self.servers]
+        self.plane.own_ports = frozenset(name[1] for name in names if isinstance(name, tuple))
+
+    def _listener(self, spec: ListenerSpec) -> Listener:
+        return Listener(spec, self.plane.sharing.buckets, self.plane.server_tls(spec))
 
     def _retire(self, servers: list[ProxyServer]) -> None:
         """Listen no more, and let the connections come to their end."""
@@ -180,6 +208,7 @@ class Worker:
             server.retired_at = monotonic()
             server.stop_listening()
             server.close_idle()
+        self._note_ports()
 
     def _accept_failed(self, name: str, error: OSError) -> None:
         self.plane.metrics.listener(name).accept_errors += 1
@@ -190,44 +219,56 @@ class Worker:
 
     # -- what it does by itself ---------------------------------------------------------------------------------
 
+    def _start_draining(self) -> None:
+        self._drain.set()
+
     def _keep_house(self) -> None:
         next_report = 0.0
         while True:
             gevent.sleep(SWEEP_SECONDS)
             now = monotonic()
-            for server in (*self.servers, *self.retired):
+            for server in self._all_servers():
                 server.sweep(now)
             self.spans.flush()
+            self.guard.look(now, self._all_servers(), (e.pool for e in self.plane.services.endpoints()))
+            self._end_retired(now)
             if now < next_report:
                 continue
             next_report = now + REPORT_SECONDS
-            for endpoint in self.plane.services.endpoints():
+            for endpoint in (*self.plane.services.endpoints(), *self.plane.passthrough.endpoints()):
                 endpoint.pool.sweep(now, self.idle)
                 endpoint.fade(now)
-            self._end_retired(now)
+            self.plane.passthrough.sweep(now)
+            self.capacity.look()
             self._report(0)
+
+    def _all_servers(self) -> list[ProxyServer]:
+        return [*self.servers, *self.retired]
 
     def _end_retired(self, now: float) -> None:
         """Connections of listeners that have left have the drain timeout, like those of a stop."""
+        if not self.retired:
+            return
         self.retired = [server for server in self.retired if server.connections]
         for server in self.retired:
-            if server.retired_at is not None and now - server.retired_at > self._drain_timeout:
+            if server.retired_at is None:
+                continue
+            elapsed = now - server.retired_at
+            if elapsed > self._drain_timeout:
                 server.abort_all()
+            else:
+                server.end_some(elapsed, self._drain_timeout, SWEEP_SECONDS)
 
     def _report(self, request: int) -> None:
-        for server in (*self.servers, *self.retired):
+        servers = self._all_servers()
+        for server in servers:
             server.count_bytes()
-        self.plane.gauges()
+        self.plane.gauges(servers)
         self.plane.metrics.count_up_to(Metric.LOG_DROPPED, (), self.sink.dropped)
         self.plane.metrics.count_up_to(Metric.TRACE_SPANS_DROPPED, (DropReason.WORKER_QUEUE,), self.spans.dropped)
-        report = {"type": "report", "id": request, "delta": self.plane.metrics.collect(), "state": self._state()}
-        self._send(report)
-
-    def _state(self) -> dict[str, int]:
-        """What the supervisor shows of this worker: open client connections, and those that are only to finish."""
-        retired = sum(len(server.connections) for server in self.retired)
-        everything = retired + sum(len(server.connections) for server in self.servers)
-        return {"connections": everything, "draining": everything if self.plane.draining else retired}
+        self.plane.metrics.count_up_to(Metric.LOG_WRITE_ERRORS, (), self.sink.errors)
+        state = self.plane.state(servers)
+        self._send({"type": "report", "id": request, "delta": self.plane.metrics.collect(), "state": state})
 
     def _send(self, message: Message) -> None:
         try:
@@ -238,15 +279,18 @@ class Worker:
     def _finish(self) -> None:
         """Stop accepting, let what is under way finish, and end what has not in time."""
         self.plane.draining = True
-        servers = [*self.servers, *self.retired]
+        servers = self._all_servers()
         for server in servers:
             server.stop_listening()
         for server in servers:
             server.close_idle()
-        deadline = monotonic() + self._drain_timeout
+        began = monotonic()
+        deadline = began + self._drain_timeout
+        ending = spawn("drain", self._end_endless, servers, began)
         for server in servers:
             server.pool_of_connections.join(timeout=max(0.0, deadline - monotonic()))
-        left = sum(len(server.connections) for server in servers)
+        ending.kill()
+        left = self._cut + sum(len(server.connections) for server in servers)
         for server in servers:
             server.abort_all()
         for server in servers:
@@ -254,10 +298,19 @@ class Worker:
         self.spans.flush()
         self.events.info(Event.WORKER_DRAINED, pid=os.getpid(), aborted=left)
 
+    def _end_endless(self, servers: list[ProxyServer], began: float) -> None:
+        """What would go on for ever ends bit by bit in the last part of the drain timeout, not all at its end."""
+        timeout = self._drain_timeout
+        gevent.sleep(timeout * (1 - SPREAD))
+        while True:
+            for server in servers:
+                self._cut += server.end_some(monotonic() - began, timeout, SWEEP_SECONDS)
+            gevent.sleep(SWEEP_SECONDS)
 
-def _share(spec: ListenerSpec, of: int) -> int:
-    """The connections that one of ``of`` parts of a listener may have."""
-    return -(-spec.limits.max_connections // of)
+
+def _part(connections: int, of: int) -> int:
+    """Of ``connections`` that there may be, what one of ``of`` parts may have."""
+    return -(-connections // of)
 
 
 def main() -> None:

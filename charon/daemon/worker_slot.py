@@ -24,6 +24,7 @@ from charon.daemon.shared import Shared
 from charon.net.tasks import spawn
 from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
+from charon.telemetry.ledger import Ledger, LedgerReader
 
 _Order = tuple[dict[str, Any], list[int]]
 """A message and descriptors of its own that go with it."""
@@ -78,6 +79,7 @@ class WorkerSlot:
         self._on_absence = on_absence
         self._silence = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._ledger: LedgerReader | None = None
         self._outbox: Queue[_Order | None] = Queue()
         self._newest: Snapshot | None = None
         self._replies: dict[int, AsyncResult[Any]] = {}
@@ -204,6 +206,7 @@ class WorkerSlot:
     def _run_once(self) -> None:
         """One process from start to end."""
         channel, theirs = Channel.pair()
+        ledger = self._ledger = LedgerReader(Ledger.create())
         self._drop_orders()
         self.started_at = monotonic()
         with theirs:
@@ -214,7 +217,7 @@ class WorkerSlot:
         self._silence = 0
         self._totals.worker_gone(self.slot)
         reader = spawn(f"worker {self.slot} reader", self._read, channel)
-        writer = spawn(f"worker {self.slot} writer", self._write, channel)
+        writer = spawn(f"worker {self.slot} writer", self._write, channel, ledger.fd)
         code = process.wait()
         self.ready.clear()
         reader.join(timeout=1.0)  # its last report may still be in the channel
@@ -222,6 +225,7 @@ class WorkerSlot:
         channel.close()
         self._process = None
         self.state = {}
+        self._close_ledger(ledger)
         self._totals.worker_gone(self.slot)
         self._shared.worker_gone(self.slot)
         for reply in self._replies.values():
@@ -231,6 +235,15 @@ class WorkerSlot:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             self._events.error(Event.WORKER_DIED, worker=self.slot, pid=process.pid, how=how)
 
+    def _close_ledger(self, ledger: LedgerReader) -> None:
+        """What the worker has counted since its last report, however it ended."""
+        self._ledger = None
+        try:
+            self._totals.add(self.slot, ledger.take())
+        except ValueError as error:
+            self._events.error(Event.INTERNAL_ERROR, exc=error, where=f"{self!r}, ledger")
+        ledger.close()
+
     def _drop_orders(self) -> None:
         """What was meant for the last worker: the next one begins with everything as it is then."""
         while not self._outbox.empty():
@@ -239,13 +252,14 @@ class WorkerSlot:
                 os.close(fd)
         self._newest = None
 
-    def _write(self, channel: Channel) -> None:
+    def _write(self, channel: Channel, ledger: int) -> None:
         """Everything goes out here, so that a worker that does not read holds up nobody else."""
         try:
             logging = asdict(self._logging)
             table = self._shared.table
             hello = {"type": "hello", "slot": self.slot, "slots": self._slots, "logging": logging}
-            channel.send(hello | {"secret": self._shared.secret.hex()}, (table.fd, *table.lock_fds, self._spans))
+            lent = (table.fd, *table.lock_fds, self._spans, ledger)
+            channel.send(hello | {"secret": self._shared.secret.hex()}, lent)
             channel.send(self._snapshot())
             for message, descriptors in _offers(self._sockets()):
                 channel.send(message, tuple(descriptors))
@@ -286,8 +300,9 @@ class WorkerSlot:
         kind = message["type"]
         self._silence = 0
         if kind == "report":
-            self.state = _state(message.get("state", {}))
-            self._totals.add(self.slot, message["delta"])
+            self.state = _state(message["state"])
+            assert self._ledger is not None, "it is closed when the channel is"
+            self._totals.add(self.slot, message["delta"] | self._ledger.take())
             self._answer(message["id"], True)
         elif kind == "ready":
             self.ready.set()
@@ -318,5 +333,10 @@ def _offers(shares: Sequence[Share]) -> Iterator[_Order]:
 
 
 def _state(said: dict[str, Any]) -> dict[str, Any]:
-    """What a worker says of its state, held to numbers: it is shown as it is."""
-    return {str(key): value for key, value in said.items() if isinstance(value, int | float)}
+    """What a worker says of its state, held to what it may be: it is shown as it is. Raises what _read expects."""
+    return {
+        "connections": int(said["connections"]),
+        "draining": int(said["draining"]),
+        "overloaded": [str(cause) for cause in said["overloaded"]],
+        "paused": None if said["paused"] is None else str(said["paused"]),
+    }

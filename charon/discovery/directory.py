@@ -186,18 +186,19 @@ def endpoints(target: Target, answer: Addresses | None) -> list[EndpointSpec]:
         return [_literal(target)]
     if answer is None:
         return []
-    port, ipv4, ipv6 = target.address.port, answer.ipv4 or (), answer.ipv6 or ()
+    name, port, ipv4, ipv6 = target.address.host, target.address.port, answer.ipv4 or (), answer.ipv6 or ()
     if len(ipv4) <= 1 and len(ipv6) <= 1:
-        candidates = tuple(SocketAddress(host, port) for host in ipv4 + ipv6)
-        return [EndpointSpec(str(target.address), candidates, target.weight)] if candidates else []
-    return [
-        EndpointSpec(str(Address(host, port)), (SocketAddress(host, port),), target.weight) for host in ipv4 or ipv6
-    ]
+        candidates = tuple(SocketAddress(ip, port) for ip in ipv4 + ipv6)
+        places = {str(target.address): candidates} if candidates else {}
+    else:
+        places = {str(Address(ip, port)): (SocketAddress(ip, port),) for ip in ipv4 or ipv6}
+    return [EndpointSpec(label, where, target.weight, host=name, https=target.tls) for label, where in places.items()]
 
 
 def _literal(target: Target) -> EndpointSpec:
     address = target.address
-    return EndpointSpec(str(address), (SocketAddress(address.host, address.port),), target.weight)
+    where = (SocketAddress(address.host, address.port),)
+    return EndpointSpec(str(address), where, target.weight, https=target.tls)
 
 
 def _without_twins(found: list[EndpointSpec]) -> tuple[EndpointSpec, ...]:

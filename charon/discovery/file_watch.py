@@ -1,6 +1,6 @@
 """Watching a file: every way in which it can change, one way of noticing it.
 
-The file is looked at five times a second, through its path, and its identity compared: the real path, device, inode,
+The file is looked at ten times a second, through its path, and its identity compared: the real path, device, inode,
 size, and both times. That one mechanism sees an edit in place, a rename over the file, a swapped symlink (of the file
 or of any folder above it), deletion, return, and a first appearance, on every file system. inotify would answer a
 little sooner, but sees only what the watched inode's own machine does to it, runs out of watches, and has to be moved

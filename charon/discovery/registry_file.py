@@ -14,7 +14,7 @@ from gevent.lock import BoundedSemaphore
 from charon.base.clock import Clock, SystemClock
 from charon.base.errors import ConfigError
 from charon.base.names import Event
-from charon.config.registry import Registry, load_registry
+from charon.config.registry import Registry, RegistryReader
 from charon.discovery.file_watch import FileWatch, Pace, in_thread
 from charon.discovery.source import EventLog, OnChange, Services, Spawn
 
@@ -67,7 +67,7 @@ class RegistryFile:
         log: EventLog,
         spawn: Spawn,
         *,
-        load: Callable[[Path], Registry] = load_registry,
+        load: Callable[[Path], Registry] | None = None,
         clock: Clock | None = None,
         pace: Pace | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ class RegistryFile:
         self.last_success_time = 0.0
         self.problems: tuple[str, ...] = ()
         self._log = log
-        self._load = load
+        self._load = load or RegistryReader()
         self._clock = clock or SystemClock()
         self._services: Services = {}
         self._digest: bytes | None = None

@@ -1,7 +1,7 @@
 """Accepting connections: what Charon changes in gevent's stream servers.
 
 Connections come out as raw non-blocking sockets (a :class:`~charon.net.stream.Stream` does the waiting), and no failure
-of accept can spin or end a listener: when descriptors run out, accepting pauses and the queue waits in the kernel.
+of accept can spin or end a listener: before descriptors run out, accepting pauses and the queue waits in the kernel.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from gevent import socket as gsocket
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
+from charon.net.capacity import Capacity
+
 PAUSE = 0.05
 """Seconds for which accepting pauses after a failure that trying again at once would repeat."""
 
@@ -28,18 +30,24 @@ _CONNECTION_LOST = frozenset(
 
 
 class ConnectionPool(Pool):
-    """The greenlets of a listener's connections. Unlike gevent's own limit, this one may change at any time."""
+    """The greenlets of a listener's connections. Unlike gevent's own limit, this one may change at any time; and
+    ``capacity``, which the listeners of a process share, has to have room as well."""
 
-    def __init__(self, limit: int, on_room: Callable[[], None]) -> None:
+    def __init__(self, limit: int, on_room: Callable[[], None], capacity: Capacity) -> None:
         super().__init__()
         self.limit = limit
         self._on_room = on_room
+        self._capacity = capacity
         self._held_up = False
 
     def full(self) -> bool:
         """Asked before each accept. After a True, ``on_room`` is called once there is room."""
         self._held_up = len(self.greenlets) >= self.limit
-        return self._held_up
+        return self._held_up or self._capacity.full(self._on_room)
+
+    def add(self, greenlet: Any, blocking: bool = True, timeout: float | None = None) -> None:
+        super().add(greenlet, blocking, timeout)
+        self._capacity.entered()
 
     def set_limit(self, limit: int) -> None:
         """Allow so many from now on; what is open stays."""
@@ -48,6 +56,7 @@ class ConnectionPool(Pool):
 
     def _discard(self, greenlet: Any) -> None:
         super()._discard(greenlet)  # type: ignore[misc] # gevent's stubs leave it out; it is linked to the greenlet
+        self._capacity.left()
         self._look_for_room()
 
     def _look_for_room(self) -> None:
@@ -62,11 +71,18 @@ class Acceptor(StreamServer):
     on_accept_error: Callable[[OSError], None]
 
     def __init__(
-        self, fd: int, max_connections: int, on_accept_error: Callable[[OSError], None], **options: Any
+        self,
+        fd: int,
+        max_connections: int,
+        on_accept_error: Callable[[OSError], None],
+        capacity: Capacity,
+        **options: Any,
     ) -> None:
         self.on_accept_error = on_accept_error
-        self.pool_of_connections = ConnectionPool(max_connections, self._resume)
+        self.capacity = capacity
+        self.pool_of_connections = ConnectionPool(max_connections, self._resume, capacity)
         super().__init__(gsocket.socket(fileno=fd), spawn=self.pool_of_connections, **options)
+        self.max_accept = min(self.max_accept, capacity.batch)
         self.nodelay = self.family != std.AF_UNIX
 
     def do_read(self) -> tuple[RawSocket, Any] | None:  # type: ignore[override] # gevent: its own socket class
@@ -81,6 +97,7 @@ class Acceptor(StreamServer):
             if error.errno not in _CONNECTION_LOST:
                 self._pause()
             return None
+        self.capacity.accepted(fd)
         sock = RawSocket(listener.family, listener.type, listener.proto, fd)
         sock.setblocking(False)
         if self.nodelay:
@@ -119,6 +136,12 @@ def peer_ip(address: Any) -> str:
     if host.startswith("::ffff:") and "." in host:
         return host[7:]  # IPv4 through a socket that speaks both
     return host
+
+
+def peer_port(address: Any) -> int:
+    """The peer's port; 0 for a Unix socket."""
+    port: int = address[1] if isinstance(address, tuple) else 0
+    return port
 
 
 def why(error: OSError) -> str:

@@ -8,6 +8,7 @@ is touched once in many seconds, and an idle one once per idle time.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
@@ -31,11 +32,17 @@ class Waiting(Protocol):
 
 
 class Deadlines:
-    """The buckets and the timer of one process."""
+    """The buckets and the timer of one process.
+
+    A sweep comes late when the loop is busy with other things. ``on_lag`` is told, each time, by how many seconds, and
+    the time: so late is everything that is ready.
+    """
 
     def __init__(self) -> None:
         self._buckets: dict[int, set[Waiting]] = {}
-        self._swept = int(monotonic() / TICK)
+        self._swept_at = monotonic()
+        self._swept = int(self._swept_at / TICK)
+        self.on_lag: Callable[[float, float], None] | None = None
         self._timer = get_hub().loop.timer(TICK, TICK)
         self._timer.start(self._sweep)
 
@@ -60,6 +67,10 @@ class Deadlines:
 
     def _sweep(self) -> None:
         now = monotonic()
+        lag = now - self._swept_at - TICK
+        self._swept_at = now
+        if self.on_lag is not None:
+            self.on_lag(lag, now)
         until = int(now / TICK)
         buckets = self._buckets
         if until - self._swept > len(buckets) + 1:  # after a pause there are fewer buckets than ticks

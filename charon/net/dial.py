@@ -14,10 +14,14 @@ from charon.base.errors import (
     CONNECT_REFUSED,
     CONNECT_TIMEOUT,
     LOCAL_LIMIT,
+    UPSTREAM_IDENTITY,
+    UPSTREAM_TLS_FAILED,
     ExchangeFailed,
 )
 from charon.config.snapshot import SocketAddress
 from charon.net.stream import DeadlineExceeded, Stream
+from charon.net.tls import EndpointTls, TlsError
+from charon.net.tls_stream import TlsStream
 
 # Failures that say something about this machine, not about the endpoint.
 _LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN})
@@ -27,10 +31,36 @@ Watch = Callable[[Stream], None]
 """Told of each connection that is begun, so that somebody else can end the wait for it (``Stream.interrupt``)."""
 
 
-def dial(candidates: Sequence[SocketAddress], timeout: float, watch: Watch | None = None) -> Stream:
+_mark = 0
+
+
+def mark_connections(mark: int) -> None:
+    """Have all connections that this process opens bear ``mark`` (SO_MARK) for the kernel's rules; 0: none.
+
+    Raises OSError where this process may not.
+    """
+    global _mark
+    if mark != _mark and mark:
+        probe = RawSocket(std.AF_INET, std.SOCK_STREAM | std.SOCK_CLOEXEC)
+        try:
+            probe.setsockopt(std.SOL_SOCKET, std.SO_MARK, mark)
+        finally:
+            probe.close()
+    _mark = mark
+
+
+def dial(
+    candidates: Sequence[SocketAddress],
+    timeout: float,
+    watch: Watch | None = None,
+    tls: EndpointTls | None = None,
+    hello: bytes = b"",
+) -> Stream:
     """Connect to the first candidate that accepts, within ``timeout`` seconds for all of them together.
 
-    Raises ExchangeFailed with the reason of the first failure: the candidates are in order of preference.
+    ``hello`` is said first of all, before TLS. With ``tls`` the time includes the handshake, and that the peer is who
+    it should be. Raises ExchangeFailed with the
+    reason of the first failure: the candidates are in order of preference.
     """
     cutoff = monotonic() + timeout
     failure: ExchangeFailed | None = None
@@ -39,9 +69,12 @@ def dial(candidates: Sequence[SocketAddress], timeout: float, watch: Watch | Non
         # A silent candidate may not use up the time of those after it.
         share = left / (len(candidates) - position)
         try:
-            return _dial_one(address, share, watch)
+            return _dial_one(address, share, watch, tls, hello)
         except DeadlineExceeded:
             failure = failure or ExchangeFailed(CONNECT_TIMEOUT, f"no answer from {_text(address)} in {timeout:g} s")
+        except TlsError as error:
+            reason = UPSTREAM_IDENTITY if error.word == "wrong_identity" else UPSTREAM_TLS_FAILED
+            failure = failure or ExchangeFailed(reason, f"{_text(address)}: {error.word}: {error.detail}")
         except OSError as error:
             if error.errno in _LOCAL:
                 raise ExchangeFailed(LOCAL_LIMIT, os.strerror(error.errno)) from error
@@ -53,19 +86,24 @@ def dial(candidates: Sequence[SocketAddress], timeout: float, watch: Watch | Non
         failure = None  # or this frame and the failure's traceback would hold each other
 
 
-def _dial_one(address: SocketAddress, timeout: float, watch: Watch | None) -> Stream:
+def _dial_one(
+    address: SocketAddress, timeout: float, watch: Watch | None, tls: EndpointTls | None, hello: bytes
+) -> Stream:
+    began = monotonic()
     if address.is_unix:
         family, target = std.AF_UNIX, address.host
     else:
         family = std.AF_INET6 if ":" in address.host else std.AF_INET
         target = (address.host, address.port)  # type: ignore[assignment]
     sock = RawSocket(family, std.SOCK_STREAM | std.SOCK_NONBLOCK | std.SOCK_CLOEXEC)
-    stream = Stream(sock)
+    stream = Stream(sock) if tls is None else TlsStream(sock)
     try:
+        if _mark and not address.is_unix:
+            sock.setsockopt(std.SOL_SOCKET, std.SO_MARK, _mark)
         code = sock.connect_ex(target)
+        if watch is not None and (code == errno.EINPROGRESS or tls is not None):
+            watch(stream)
         if code == errno.EINPROGRESS:
-            if watch is not None:
-                watch(stream)
             stream.write_ready(timeout)
             code = sock.getsockopt(std.SOL_SOCKET, std.SO_ERROR)
         if code:
@@ -73,6 +111,12 @@ def _dial_one(address: SocketAddress, timeout: float, watch: Watch | None) -> St
         if not address.is_unix:
             sock.setsockopt(std.IPPROTO_TCP, std.TCP_NODELAY, 1)
             sock.setsockopt(std.SOL_SOCKET, std.SO_KEEPALIVE, 1)
+        if hello:
+            Stream.write(stream, hello, timeout - (monotonic() - began))
+            stream.sent = stream.sent_counted = 0
+        if tls is not None:
+            assert isinstance(stream, TlsStream)
+            stream.connect(tls, timeout - (monotonic() - began))
     except BaseException:
         stream.close()
         raise

@@ -20,9 +20,10 @@ MAX_IDLE_SECONDS = 60.0
 class Pool:
     """The idle connections of one endpoint in this process."""
 
-    __slots__ = ("_idle", "closed")
+    __slots__ = ("_idle", "_limit", "closed")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = MAX_IDLE if limit is None else limit
         self._idle: list[Stream] = []
         self.closed = False
 
@@ -44,7 +45,7 @@ class Pool:
 
     def put(self, stream: Stream) -> None:
         """Keep ``stream``, whose last exchange is complete, for reuse."""
-        if self.closed or len(self._idle) >= MAX_IDLE:
+        if self.closed or len(self._idle) >= self._limit:
             stream.close()
             return
         stream.idle_since = monotonic()
@@ -61,9 +62,13 @@ class Pool:
                 stream.close()
         self._idle = kept
 
+    def close_idle(self) -> None:
+        """Close all idle connections."""
+        idle, self._idle = self._idle, []
+        for stream in idle:
+            stream.close()
+
     def close(self) -> None:
         """Close all idle connections and keep none from now on (the endpoint has left)."""
         self.closed = True
-        for stream in self._idle:
-            stream.close()
-        self._idle.clear()
+        self.close_idle()

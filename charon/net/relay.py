@@ -1,7 +1,8 @@
 """Joining two streams: a copier for each direction, each with its half-close, until both have ended.
 
 Bytes are copied by recv and send. A direction whose reads keep filling the buffer changes over to ``splice`` through a
-pipe (splice(2)), which moves bulk data without bringing it into this process, and back when the flow gets small.
+pipe (splice(2)), which moves bulk data without bringing it into this process, and back when the flow gets small. Where
+one side is TLS, copies it stays.
 Trust: hands on whatever the peers send; nothing here looks at it.
 """
 
@@ -50,12 +51,15 @@ class Relay:
     When :meth:`run` returns, ``reason`` says why it ended early, or is None when both sides simply finished.
     """
 
-    __slots__ = ("client", "detail", "idle", "last_byte", "reason", "upstream")
+    __slots__ = ("client", "detail", "early", "idle", "last_byte", "reason", "splices", "upstream")
 
-    def __init__(self, client: Stream, upstream: Stream, idle: float) -> None:
+    def __init__(self, client: Stream, upstream: Stream, idle: float, early: bytes = b"") -> None:
+        """``early`` are bytes of the client's that were read before; they go first."""
+        self.early = early
         self.client = client
         self.upstream = upstream
         self.idle = idle
+        self.splices = client.splices and upstream.splices
         self.reason: Reason | None = None
         self.detail = ""
         self.last_byte = monotonic()
@@ -109,6 +113,9 @@ class _Direction:
     def run(self) -> None:
         lost = self.source_lost
         try:
+            if self.relay.early and self.source is self.relay.client:
+                lost = self.target_lost
+                self._give(self.relay.early)
             while True:
                 lost = self.source_lost
                 data = self._take()
@@ -118,7 +125,7 @@ class _Direction:
                 self._give(data)
                 self.relay.last_byte = monotonic()
             lost = self.target_lost
-            self.target.finish_writing()
+            self.target.finish_writing(self.relay.idle)
         except DeadlineExceeded:
             self.relay.end(IDLE_TIMEOUT, f"nothing moved for {self.relay.idle:g} s")
         except OSError as error:
@@ -140,7 +147,7 @@ class _Direction:
             self.streak = 0
         else:
             self.streak += 1
-            if self.streak == _FULL_READS_TO_SPLICE:
+            if self.streak == _FULL_READS_TO_SPLICE and self.relay.splices:
                 self._borrow_pipe()
         return data
 

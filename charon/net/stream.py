@@ -14,7 +14,7 @@ from _socket import socket as RawSocket
 from enum import Enum
 from errno import ENOTCONN
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 from gevent import get_hub
@@ -95,6 +95,9 @@ class Stream:
         "tick",
     )
 
+    splices: ClassVar[bool] = True
+    """Whether what is read and written is what the socket carries."""
+
     def __init__(self, sock: RawSocket) -> None:
         self._hub = get_hub()
         self._deadlines = deadlines()
@@ -120,7 +123,7 @@ class Stream:
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"fd {self.sock.fileno()}"
-        return f"<Stream {state} received={self.received} sent={self.sent}>"
+        return f"<{type(self).__name__} {state} received={self.received} sent={self.sent}>"
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -145,6 +148,8 @@ class Stream:
         """Let other connections have their turn: a peer that always has more to give would otherwise keep the loop."""
         self._turns = 0
         gevent.sleep(0)
+        if self.fault is not None:
+            raise self.fault  # it would go unnoticed for as long as there is never anything to wait for
 
     def read_later(self, patience: float, size: int = READ_SIZE) -> bytes:
         """As :meth:`read`, for when nothing can be there yet: waits first, which saves a system call."""
@@ -236,8 +241,11 @@ class Stream:
         room = self._room
         return room is not None and bool(room.watcher.active)
 
-    def finish_writing(self) -> None:
-        """Tell the peer that nothing more will be sent (half-close)."""
+    def finish_writing(self, patience: float) -> None:
+        """Tell the peer that nothing more will be sent (half-close).
+
+        Where that takes a message, and there is no room for it, each wait lasts at most ``patience`` seconds.
+        """
         try:
             self.sock.shutdown(std.SHUT_WR)
         except OSError as error:

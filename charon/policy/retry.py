@@ -7,7 +7,7 @@ idempotent (RFC 9110 9.2.2) or the route says so.
 Condition words (``-`` and ``_`` are the same, case does not matter):
 
 =================== ==================================================================================================
-``connect-failure`` no connection: refused, unreachable, or not accepted in time
+``connect-failure`` no connection: refused, unreachable, not accepted in time, or no TLS with the right peer
 ``refused``         only: refused
 ``reset``           the connection ended before any byte of an answer
 ``timeout``         no connection or no byte of an answer in time, that of the single try (``per_try_timeout``) included
@@ -27,8 +27,10 @@ from charon.base.errors import (
     CONNECT_REFUSED,
     CONNECT_TIMEOUT,
     RESPONSE_TIMEOUT,
+    UPSTREAM_IDENTITY,
     UPSTREAM_IDLE,
     UPSTREAM_RESET,
+    UPSTREAM_TLS_FAILED,
     Blame,
     Reason,
 )
@@ -38,7 +40,7 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 """RFC 9110 section 9.2.2."""
 
 _REASONS: Final[dict[str, tuple[Reason, ...]]] = {
-    "connect-failure": (CONNECT_REFUSED, CONNECT_FAILED, CONNECT_TIMEOUT),
+    "connect-failure": (CONNECT_REFUSED, CONNECT_FAILED, CONNECT_TIMEOUT, UPSTREAM_TLS_FAILED, UPSTREAM_IDENTITY),
     "refused": (CONNECT_REFUSED,),
     "reset": (UPSTREAM_RESET,),
     "timeout": (CONNECT_TIMEOUT, RESPONSE_TIMEOUT, UPSTREAM_IDLE),

@@ -11,6 +11,7 @@ import gevent
 from charon.base.errors import (
     CLIENT_ABORT,
     CLIENT_TOO_SLOW,
+    DRAINING,
     INTERNAL,
     REQUEST_DEADLINE,
     RESPONSE_TIMEOUT,
@@ -18,6 +19,7 @@ from charon.base.errors import (
     UPSTREAM_MALFORMED,
     UPSTREAM_RESET,
     UPSTREAM_STATUS,
+    UPSTREAM_TLS_FAILED,
     UPSTREAM_TRUNCATED,
     BadMessage,
     Blame,
@@ -29,8 +31,10 @@ from charon.net.deadlines import NEVER
 from charon.net.relay import Relay
 from charon.net.stream import DeadlineExceeded, Peer, Stream
 from charon.net.tasks import spawn
+from charon.net.tls_stream import TlsStream
 from charon.policy.retry import TryOutcome
 from charon.proxy.body import BodyReader, BodyTruncated
+from charon.proxy.introduction import hello
 from charon.proxy.respond import http_date
 from charon.proxy.spans import peer_of, record_try
 from charon.proxy.upload import Upload
@@ -181,12 +185,13 @@ class Attempt:
 
     def _run(self, request: bytes, per_try_timeout: float | None, fresh: bool) -> None:
         endpoint = self.endpoint
-        stream = None if fresh else endpoint.pool.take()
+        pool = endpoint.pool  # this one even if the endpoint gets another: it goes with the TLS that is dialled with
+        stream = None if fresh else pool.take()
         if stream is None:
             stream = self._dial()
         else:
             self.reused = True
-            endpoint.metrics.pool_reused += 1
+            endpoint.metrics.reused()
         self.stream = stream
         trace = self.exchange.trace
         if trace is not None and trace.recorded:
@@ -218,7 +223,7 @@ class Attempt:
             if self.upload is not None:
                 self.upload.stop()
             if reusable and not stream.closed:
-                endpoint.pool.put(stream)
+                pool.put(stream)
             else:
                 stream.close()
 
@@ -236,6 +241,8 @@ class Attempt:
         if self.exchange.watches_latency:
             now = monotonic()
             self.endpoint.observe(now - self._began, now)
+            if self.exchange.place is not None:
+                self.exchange.place.answered(now, well=well)
         if response.status >= 400:
             head = self.exchange.head
             assert head is not None
@@ -264,7 +271,8 @@ class Attempt:
         if timeout <= 0:
             raise self._late(REQUEST_DEADLINE, "")
         try:
-            return self.endpoint.dial(timeout, self.connection.wait_on)
+            opening = hello(self.connection, self.endpoint.proxy_header)
+            return self.endpoint.dial(timeout, self.connection.wait_on, opening)
         except ExchangeFailed as failure:
             raise self._late(failure.reason, failure.detail) from None
         finally:
@@ -288,7 +296,7 @@ class Attempt:
         except OSError as error:
             # It may have answered before it closed; if not, reading says so.
             if stream.peer() is not Peer.OPEN:
-                raise ExchangeFailed(UPSTREAM_RESET, why(error)) from None
+                raise _lost(error, stream) from None
             return
         if self.body is not None and not self.body.done:
             self.upload = Upload(
@@ -297,6 +305,8 @@ class Attempt:
                 chunked=self._request_chunked(),
                 limit=self.listener.max_body,
                 idle=timeouts.idle,
+                stall=min(timeouts.client_body, timeouts.idle),
+                rate=self.listener.min_body_rate,
                 patience=timeouts.response_headers,
                 keep=max(0, self._keep_bytes - self.body.size),
             )
@@ -339,7 +349,7 @@ class Attempt:
         except DeadlineExceeded:
             raise self._late(RESPONSE_TIMEOUT, "no response head in time") from None
         except OSError as error:
-            raise ExchangeFailed(UPSTREAM_RESET, why(error)) from None
+            raise _lost(error, stream) from None
         finally:
             self.connection.waits_on = None
 
@@ -397,18 +407,21 @@ class Attempt:
             exchange.bytes_out = len(rest)
             return reusable
         reader = BodyReader(stream, response.body, rest, UPSTREAM_MALFORMED, self.listener.head_limits)
+        self.connection.endless = response.body < 0
         try:
             self._stream_on(reader, out, chunked=length == CHUNKED)
         except ExchangeFailed as failure:
-            if to_close and exchange.started and failure.reason.blame is Blame.UPSTREAM:
+            if to_close and exchange.started and failure.reason.blame is not Blame.CLIENT:
                 self.client.reset()  # without a length, only a reset tells a broken body from a complete one
             raise
         finally:
+            self.connection.passes_on = None
             exchange.bytes_out = reader.size
         return reusable and not reader.leftover
 
     def _stream_on(self, reader: BodyReader, out: bytes, *, chunked: bool) -> None:
         """Send ``out``, the head, and the body as it comes, each piece when the client has taken the one before."""
+        self.connection.passes_on = reader.stream
         piece = self._next(reader, buffered=True)
         while True:
             if chunked:
@@ -477,7 +490,19 @@ class Attempt:
         relay.run(f"upgrade {connection.client}")
         exchange.bytes_in += len(early) + self.client.received - received
         exchange.bytes_out += len(rest) + self.client.sent - sent
-        if relay.reason is not None:
-            exchange.fail(relay.reason, relay.detail)
-            stream.reset()  # an orderly end would tell either side that it has everything
-            self.client.reset()
+        if relay.reason is None:
+            return
+        exchange.fail(relay.reason, relay.detail)
+        if relay.reason is DRAINING and upgrade.lower() == b"websocket":
+            self.client.close()  # one that ends without its closing frame is known to be cut; what was sent may arrive
+            return
+        stream.reset()  # an orderly end would tell either side that it has everything
+        self.client.reset()
+
+
+def _lost(error: OSError, stream: Stream) -> ExchangeFailed:
+    """An upstream connection broke before an answer. In TLS 1.3 a server says only now that it does not accept us."""
+    failure = stream.failure if isinstance(stream, TlsStream) else None
+    if failure is not None and failure.refused:
+        return ExchangeFailed(UPSTREAM_TLS_FAILED, failure.detail)
+    return ExchangeFailed(UPSTREAM_RESET, why(error))

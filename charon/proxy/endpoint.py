@@ -9,6 +9,7 @@ from charon.config.snapshot import EndpointSpec
 from charon.net.dial import Watch, dial
 from charon.net.pool import Pool
 from charon.net.stream import Stream
+from charon.net.tls import ClientTls, EndpointTls
 from charon.policy.balance import observe_latency, slow_start_factor
 from charon.policy.breaker import Admission
 from charon.shared.state import EndpointState
@@ -62,11 +63,13 @@ class Endpoint:
         "metrics",
         "name",
         "pool",
+        "proxy_header",
         "service",
         "shared_in_flight",
         "slow_start",
         "spec",
         "state",
+        "tls",
     )
 
     def __init__(self, service: str, spec: EndpointSpec, metrics: UpstreamMetrics) -> None:
@@ -75,10 +78,12 @@ class Endpoint:
         self.spec = spec
         self.name = spec.name
         self.pool = Pool()
+        self.proxy_header = 0
         self.in_flight = 0
         self.latency = 0.0
         self.slow_start = 0.0
         self._latency_at = 0.0
+        self.tls: EndpointTls | None = None
         self.state: EndpointState | None = None
         self.shared_in_flight: InFlight | None = None
 
@@ -113,11 +118,11 @@ class Endpoint:
         """Let a request pass, as the breaker's trial where it is due for one, or not."""
         return Admission.PASS if self.state is None else self.state.admit(now)
 
-    def dial(self, timeout: float, watch: Watch) -> Stream:
-        """A new connection, within ``timeout`` seconds; ``watch`` as for charon.net.dial. Raises ExchangeFailed."""
+    def dial(self, timeout: float, watch: Watch, hello: bytes = b"") -> Stream:
+        """A new connection, within ``timeout`` seconds; the rest as for charon.net.dial. Raises ExchangeFailed."""
         start = monotonic()
         try:
-            stream = dial(self.spec.candidates, timeout, watch)
+            stream = dial(self.spec.candidates, timeout, watch, self.tls, hello)
         except ExchangeFailed as failure:
             self.metrics.connect_failed(failure.reason.word)
             raise
@@ -133,6 +138,24 @@ class Endpoint:
         """Let what is known of its latency grow old: one slow answer must not keep an endpoint away for ever."""
         if self.latency and not self.in_flight:
             self.observe(0.0, now)
+
+    def secure(self, tls: ClientTls | None) -> None:
+        """Dial with ``tls`` from now on. The pool goes with the context: what is under way does not come back to it."""
+        before = None if self.tls is None else self.tls.shared
+        if tls is not before:
+            self.tls = None if tls is None else tls.to(self.service, self.spec)
+            self._renew_pool()
+
+    def announce(self, version: int) -> None:
+        """Begin connections with a PROXY header of ``version`` from now on; 0: without. One that names a client is not
+        for another's requests, so none is kept."""
+        if version != self.proxy_header:
+            self.proxy_header = version
+            self._renew_pool()
+
+    def _renew_pool(self) -> None:
+        self.pool.close()
+        self.pool = Pool(0) if self.proxy_header else Pool()
 
     def leave(self) -> None:
         """The snapshot no longer names this endpoint: what is under way finishes, nothing new begins."""

@@ -10,6 +10,7 @@ from charon.net.deadlines import NEVER
 if TYPE_CHECKING:
     from charon.config.snapshot import Timeouts
     from charon.proxy.endpoint import Endpoint
+    from charon.proxy.place import Place
     from charon.proxy.route import Route
     from charon.telemetry.tracing import Trace
     from charon.wire.messages import RequestHead
@@ -21,7 +22,8 @@ class Exchange:
     ``start`` and ``cutoff`` are monotonic seconds. ``status`` is the status of the answer, or 499 when the client left
     before there was one. ``started`` says that a byte of the final answer has been passed on: from then on the only
     honest way to fail is to break off. ``client`` is the address that limits count. ``rule`` is the route it falls
-    under and ``timeouts`` what holds for it, both the listener's defaults at first. ``trace`` is None without tracing.
+    under and ``timeouts`` what holds for it, both the listener's defaults at first. ``place`` is its place among the
+    requests that its service may have, where that is bounded by latency. ``trace`` is None without tracing.
     """
 
     __slots__ = (
@@ -34,6 +36,7 @@ class Exchange:
         "head",
         "limited_by",
         "logged",
+        "place",
         "reason",
         "retries",
         "route",
@@ -54,6 +57,7 @@ class Exchange:
         self.timeouts = timeouts
         self.set_cookie: bytes | None = None
         self.limited_by = ""
+        self.place: Place | None = None
         self.watches_latency = False
         self.cutoff = NEVER
         self.head: RequestHead | None = None

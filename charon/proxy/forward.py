@@ -10,8 +10,10 @@ from charon.base.errors import (
     BAD_CHUNK,
     BODY_TOO_LARGE,
     CLIENT_ABORT,
+    IDENTITY_DENIED,
     LOOP_DETECTED,
     NO_ROUTE,
+    OVERLOADED,
     RATE_LIMITED,
     UNKNOWN_SERVICE,
     BadMessage,
@@ -19,11 +21,14 @@ from charon.base.errors import (
     ExchangeFailed,
 )
 from charon.base.names import Event, Metric
+from charon.policy.access import Access
 from charon.policy.retry import TryOutcome, backoff, may_retry
 from charon.policy.routes import host_key
 from charon.proxy.attempt import Attempt
 from charon.proxy.balance_key import balance_key
 from charon.proxy.body import BodyReader
+from charon.proxy.intercepted import service_for
+from charon.proxy.place import Place
 from charon.proxy.respond import local_answer, redirect_answer
 from charon.proxy.stages import limit_rate, whole_seconds
 from charon.wire.chunked import encode_chunk, encode_last
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     from charon.proxy.http import HttpConnection
     from charon.proxy.listener import Listener
     from charon.proxy.service import Service
+    from charon.shared.concurrency import ServiceConcurrency
 
 METRICS_SERVICE = "charon-admin"
 """The supervisor's admin socket, as a service; ``/metrics`` on a listener is forwarded there."""
@@ -57,7 +63,11 @@ def carry(connection: HttpConnection, exchange: Exchange, listener: Listener) ->
         body = BodyReader(connection.stream, head.body, connection.buffer, BAD_CHUNK, listener.head_limits)
         connection.buffer = b""
     try:
+        if listener.access is not None:
+            _admit(listener.access, connection)
         name = _route(connection, exchange, listener, head)
+        if exchange.rule.access is not None:
+            _admit(exchange.rule.access, connection)
         if exchange.logged:  # a scrape of the metrics is not traffic
             for stage in listener.stages:
                 stage(exchange)
@@ -67,7 +77,9 @@ def carry(connection: HttpConnection, exchange: Exchange, listener: Listener) ->
         if rule.redirect is not None:
             keep = _redirect(connection, exchange, head, body)
         else:
-            keep = _Forwarding(connection, exchange, listener, _service(connection, name), body).run()
+            service = _service(connection, listener, exchange, name)
+            forwarding = _Forwarding(connection, exchange, listener, service, body)
+            keep = forwarding.run() if service.concurrency is None else forwarding.run_in_place(service.concurrency)
     except BadMessage as bad:
         keep = _answer_failure(connection, exchange, body, ExchangeFailed(bad.reason, bad.detail))
     except ExchangeFailed as failure:
@@ -98,12 +110,19 @@ def _route(connection: HttpConnection, exchange: Exchange, listener: Listener, h
     if rule.split is not None:
         name, exchange.set_cookie = rule.split.assign(head.fields, random.random())  # noqa: S311 - no secret
         return name
-    if rule.service is None and rule.redirect is None:
+    if rule.service is None and rule.redirect is None and connection.destination is None:
         raise ExchangeFailed(NO_ROUTE)
     return rule.service
 
 
-def _service(connection: HttpConnection, name: str | None) -> Service:
+def _admit(access: Access, connection: HttpConnection) -> None:
+    if not access.allows(connection.identity):
+        raise ExchangeFailed(IDENTITY_DENIED, connection.identity or "no identity")
+
+
+def _service(connection: HttpConnection, listener: Listener, exchange: Exchange, name: str | None) -> Service:
+    if connection.destination is not None:
+        return service_for(connection, listener, None if exchange.rule is listener.default else name)
     service = connection.server.plane.service(name or "")
     if service is None or not service.spec.known:
         raise ExchangeFailed(UNKNOWN_SERVICE, name or "")
@@ -145,12 +164,24 @@ class _Forwarding:
         self.tries_left = self.spec.attempts
         self.tried: list[Endpoint] = []
         self.wait = 0.0
-        exchange.watches_latency = service.spec.balance.algorithm == "ewma"
+        exchange.watches_latency = service.watches_latency
         if service.spec.timeouts is not None or rule.timeout is not None:
             exchange.timeouts = listener.timeouts_for(service.spec.timeouts, rule.timeout)
         timeouts = exchange.timeouts
         if timeouts.request is not None:
             exchange.cutoff = exchange.start + timeouts.request
+
+    def run_in_place(self, concurrency: ServiceConcurrency) -> bool:
+        """As :meth:`run`, if the service may have one more request now. Raises ExchangeFailed (503) if not."""
+        # Before anything is done for it: what is turned away should cost as little as possible.
+        if not concurrency.enter():
+            self.connection.server.plane.metrics.count(Metric.CONCURRENCY_SHED, (self.service.name,))
+            raise ExchangeFailed(OVERLOADED, self.service.name, retry_after=1.0)
+        place = self.exchange.place = Place(concurrency, monotonic())
+        try:
+            return self.run()
+        finally:
+            place.leave()
 
     def run(self) -> bool:
         """Try until there is an answer to pass on. Returns whether the client's connection can go on."""
@@ -174,6 +205,8 @@ class _Forwarding:
                 return attempt.keep
             except ExchangeFailed as error:
                 failure = error
+                if exchange.place is not None:
+                    exchange.place.failed(error.reason, monotonic())
             finally:
                 if service.spec.bulkhead is not None:
                     service.done(endpoint)
@@ -188,6 +221,8 @@ class _Forwarding:
                 endpoint, trial = self._next(attempt, failure, key)
                 self.tries_left -= 1
             _forget(failure)
+            if exchange.place is not None:
+                exchange.place.again(monotonic())
             fresh = True
             request = attempt.replay(request)
             if exchange.trace is not None:
@@ -256,7 +291,14 @@ class _Forwarding:
         trusted = listener.trusted.trusts(connection.client)
         if not head.host:
             head.host = self.service.authority  # HTTP/1.0 without Host: most servers want one in HTTP/1.1
-        extra = request_extra(head, connection.client, b"http", trusted, connection.server.plane.instance)
+        extra = request_extra(
+            head,
+            connection.client,
+            connection.scheme,
+            trusted,
+            connection.server.plane.instance,
+            connection.client_cert,
+        )
         if head.upgrade is not None or head.te_trailers:
             extra += connection_lines(head)
         if self.exchange.trace is not None:
@@ -291,7 +333,7 @@ def _redirect(connection: HttpConnection, exchange: Exchange, head: RequestHead,
     assert redirect is not None
     exchange.status = redirect.status
     keep = _goes_on(connection, head, body)
-    location = redirect.location(b"http", head.host, head.path, head.target[len(head.path) :])
+    location = redirect.location(connection.scheme, head.host, head.path, head.target[len(head.path) :])
     return connection.answer(exchange, redirect_answer(redirect.status, location, head, keep)) and keep
 
 
@@ -308,6 +350,8 @@ def _answer_failure(
     plane = connection.server.plane
     if reason is RATE_LIMITED:
         plane.rate_limited(exchange.limited_by, exchange.client, exchange.start, **exchange.ids())
+    elif reason is IDENTITY_DENIED:
+        plane.metrics.count(Metric.AUTHORIZATION_DENIED, (connection.server.listener.name, exchange.route))
     elif exchange.endpoint is not None and reason is not CLIENT_ABORT:
         _tell(connection, exchange, failure)
     if exchange.started:

@@ -14,15 +14,28 @@ from typing import Any
 from gevent.event import Event as Flag
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from charon.base.errors import CLIENT_ABORT, DRAINING, INTERNAL, REQUEST_TIMEOUT, BadMessage, ExchangeFailed, Reason
+from charon.base.errors import (
+    CLIENT_ABORT,
+    CLIENT_TOO_SLOW,
+    DRAINING,
+    INTERNAL,
+    OVERLOADED,
+    REQUEST_TIMEOUT,
+    BadMessage,
+    ExchangeFailed,
+    Reason,
+)
 from charon.base.names import Event
-from charon.net.accept import peer_ip
+from charon.net.accept import peer_ip, peer_port
 from charon.net.deadlines import NEVER, deadlines
 from charon.net.relay import Relay
 from charon.net.stream import DeadlineExceeded, Peer, Stream
+from charon.net.tls_stream import TlsStream
+from charon.policy.peers import forwarded_client_cert
 from charon.proxy.exchange import Exchange
 from charon.proxy.forward import carry
 from charon.proxy.listener import Listener
+from charon.proxy.passthrough import Destination
 from charon.proxy.plane import DataPlane
 from charon.proxy.record import record_http
 from charon.proxy.respond import local_answer
@@ -33,6 +46,12 @@ from charon.wire.messages import RequestHead, parse_request
 _LINGER = 5.0
 """Seconds in which a client may still send after the last answer, so that a reset does not destroy that answer."""
 
+_COME_BACK = 1
+"""Seconds after which a client that was turned away may try again: overload is over within a few, or goes on."""
+
+_SHORT_LINGER = 0.5
+"""The same for a client that was too slow: it has had its time, and there is little of it on the way."""
+
 _LAST_REQUEST = 1.0
 """Seconds that an idle connection has for one more request when it is to end: a busy client's next one is on its way,
 and is answered with ``Connection: close`` instead of being cut off."""
@@ -42,7 +61,8 @@ class HttpConnection(WSGIHandler):
     """One client connection: requests one after the other until either side ends it.
 
     ``buffer`` holds bytes read beyond the current request. ``waits_on`` is the upstream stream whose answer is being
-    waited for, ``relay`` the tunnel after an upgrade; ``idle`` says that no request is under way.
+    waited for, ``passes_on`` the one whose answer is being passed on as it comes, ``endless`` that nobody knows how
+    long that will be; ``relay`` is the tunnel after an upgrade; ``idle`` says that no request is under way.
     """
 
     server: HttpServer
@@ -50,10 +70,18 @@ class HttpConnection(WSGIHandler):
     def __init__(self, sock: RawSocket, address: Any, server: HttpServer) -> None:
         # pywsgi would set up a buffered reader and WSGI state here, for the parser that is not used.
         self.server = server
-        self.stream = Stream(sock)
+        self.stream = server.stream(sock)
         self.client = peer_ip(address)
+        self.port = peer_port(address)
+        self.destination: Destination | None = None
+        self.noted = False
+        self.scheme = b"http"
+        self.identity: str | None = None
+        self.client_cert = b""
         self.buffer = b""
         self.waits_on: Stream | None = None
+        self.passes_on: Stream | None = None
+        self.endless = False
         self.relay: Relay | None = None
         self.idle = True
         self.served = 0
@@ -63,26 +91,41 @@ class HttpConnection(WSGIHandler):
     def handle(self) -> None:
         """Serve the connection until it ends."""
         try:
+            if isinstance(self.stream, TlsStream):
+                self._introduce(self.stream)
             while self._serve_one():
                 self.served += 1
         finally:
             self.stream.close()
 
     def refuse(self, reason: Reason) -> None:
-        """Turn the client away before it has asked for anything."""
+        """Turn the client away before it has asked for anything. One that speaks TLS is not worth a handshake."""
+        listener = self.server.listener
+        exchange = Exchange(monotonic(), self.client, listener.default, listener.timeouts)
+        exchange.fail(reason, "")
+        exchange.status = reason.status
         try:
-            self.stream.write(local_answer(reason, retry_after=1), _LINGER)
-            self._close_gently()
-        except (DeadlineExceeded, OSError):
-            pass  # it is gone, or does not read: closing says the same
+            if not isinstance(self.stream, TlsStream) and self.answer(exchange, local_answer(reason, retry_after=1)):
+                self._close_gently()
         finally:
+            record_http(self, exchange, listener)
             self.stream.close()
+
+    def _introduce(self, stream: TlsStream) -> None:
+        """Note who the client is, once for all of its requests."""
+        self.scheme = b"https"
+        peer = stream.peer_identity
+        if peer is not None:
+            tls = self.server.listener.tls
+            self.identity = peer.spiffe
+            own = None if tls is None else tls.identity
+            self.client_cert = forwarded_client_cert(peer, stream.certificate_digest(), own)
 
     def _serve_one(self) -> bool:
         """One request and its answer. Returns whether another may follow."""
         data = self.buffer or self._next_bytes()
-        while data == b"\r\n":  # old clients end a body with one more line (RFC 9112 section 2.2): no request has begun
-            data = self._next_bytes()
+        if data == b"\r\n":
+            data = self._after_empty_lines()
         if not data:
             return False
         listener = self.server.listener
@@ -95,8 +138,12 @@ class HttpConnection(WSGIHandler):
             if head is not None:
                 if head.forwarded is not None:
                     exchange.client = client_address(head, self.client, listener.trusted)
-                keep = carry(self, exchange, listener)
-                self.stream.cutoff = NEVER
+                guard = self.server.plane.guard
+                if guard.shedding and head.path != listener.metrics_path and guard.sheds():
+                    keep = self._shed(exchange, head)
+                else:
+                    keep = carry(self, exchange, listener)
+                    self.stream.cutoff = NEVER
         except Exception as error:  # noqa: BLE001 - a fault of ours must cost one request, not the worker
             exchange.fail(INTERNAL, repr(error))
             self.server.plane.events.error(Event.INTERNAL_ERROR, exc=error, listener=listener.name, **exchange.ids())
@@ -109,6 +156,18 @@ class HttpConnection(WSGIHandler):
         if not keep and exchange.reason is not CLIENT_ABORT and not self.stream.closed:
             self._linger(exchange)
         return keep
+
+    def _after_empty_lines(self) -> bytes:
+        """Old clients end a body with one more line (RFC 9112 section 2.2), with which no request begins. Such lines
+        do not make the wait for one any longer: a connection could be held open with them for ever."""
+        timeouts = self.server.listener.timeouts
+        self.stream.cutoff = monotonic() + (timeouts.idle if self.served else timeouts.client_header)
+        try:
+            while (data := self._next_bytes()) == b"\r\n":
+                pass
+            return data
+        finally:
+            self.stream.cutoff = NEVER
 
     def _next_bytes(self) -> bytes:
         """The first bytes of the next request; ``b""`` when there will be none."""
@@ -172,6 +231,21 @@ class HttpConnection(WSGIHandler):
         exchange.status = bad.reason.status
         self.answer(exchange, local_answer(bad.reason))
 
+    def _shed(self, exchange: Exchange, head: RequestHead) -> bool:
+        """Turn a request away before anything is done for it: the worker has more to do than it can."""
+        exchange.fail(OVERLOADED, "the worker has more to do than it can")
+        exchange.status = OVERLOADED.status
+        # A body would have to be read to its end first, which is the very work that there is too much of.
+        keep = head.keep_alive and not head.body and not self.server.draining
+        answer = local_answer(
+            OVERLOADED,
+            version=head.version,
+            keep_alive=keep,
+            head_only=head.method == b"HEAD",
+            retry_after=_COME_BACK,
+        )
+        return self.answer(exchange, answer) and keep
+
     def answer(self, exchange: Exchange, answer: bytes) -> bool:
         """Send an answer of Charon's own. Returns whether the client took it."""
         exchange.started = True
@@ -188,21 +262,22 @@ class HttpConnection(WSGIHandler):
         head = exchange.head
         if head is not None and not head.keep_alive and not self.buffer and not head.body:
             return  # the client asked for the close and has sent all it will
-        self._close_gently()
+        slow = exchange.reason is REQUEST_TIMEOUT or exchange.reason is CLIENT_TOO_SLOW
+        self._close_gently(_SHORT_LINGER if slow else _LINGER)
 
-    def _close_gently(self) -> None:
+    def _close_gently(self, seconds: float = _LINGER) -> None:
         stream = self.stream
-        stream.cutoff = monotonic() + _LINGER
+        stream.cutoff = monotonic() + seconds
         try:
-            stream.finish_writing()
+            stream.finish_writing(_LINGER)
             while stream.read(_LINGER):
                 pass
         except (DeadlineExceeded, ExchangeFailed, OSError):
             pass  # it had its time, or it is gone; closing is all that is left
 
     def end_if_idle(self) -> None:
-        """Called when draining begins: between requests, wait for one more, but not for long."""
-        if self.idle:
+        """Between requests, wait for one more, but not for long, and no longer when this is said again."""
+        if self.idle and self.stream.deadline > monotonic() + _LAST_REQUEST:
             self.stream.rearm(_LAST_REQUEST)
 
     def abort(self) -> None:
@@ -211,8 +286,9 @@ class HttpConnection(WSGIHandler):
             self.relay.end(DRAINING, "drain timeout")
             return
         self.stream.interrupt(ExchangeFailed(DRAINING, "drain timeout"))
-        if self.waits_on is not None:
-            self.waits_on.interrupt(ExchangeFailed(DRAINING, "drain timeout"))
+        for upstream in (self.waits_on, self.passes_on):
+            if upstream is not None:
+                upstream.interrupt(ExchangeFailed(DRAINING, "drain timeout"))
 
     def notice_departure(self, now: float, client_fin: float) -> None:
         """Called by the sweep: a client that has left while its answer is waited for ends the wait."""
@@ -288,6 +364,9 @@ class HttpServer(ProxyServer, WSGIServer):
         for connection in tuple(self.connections):
             if connection.waits_on is not None or connection.left_at or connection.pausing:
                 connection.notice_departure(now, client_fin)
+
+    def endless(self) -> list[HttpConnection]:
+        return [c for c in self.connections if c.relay is not None or (c.passes_on is not None and c.endless)]
 
     def close_idle(self) -> None:
         for connection in self.connections:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from charon.config.snapshot import ListenerSpec, RouteSpec, TimeoutOverrides, Timeouts
+from charon.net.tls import ServerTls
+from charon.policy.access import Access
 from charon.policy.routes import RouteTable
 from charon.proxy.route import Route
 from charon.proxy.stages import stages
@@ -14,38 +16,60 @@ from charon.wire.messages import HeadLimits
 
 
 class Listener:
-    """What a connection of this listener is to be done with. ``default`` is the rule where no other matches."""
+    """What a connection of this listener is to be done with. ``default`` is the rule where no other matches.
+
+    ``routes`` are those of HTTP requests, ``server_names`` those of TLS that passes through. ``unannounced``: there is
+    nothing to find out about a connection before its own first byte.
+    """
 
     __slots__ = (
         "_timeouts",
+        "access",
         "access_log",
         "default",
         "default_service",
+        "direction",
         "head_limits",
         "limiter",
         "max_body",
         "max_per_client",
+        "min_body_rate",
         "metrics_path",
         "name",
+        "opaque_ports",
+        "passthrough",
+        "proxies",
         "routes",
+        "server_names",
         "spec",
         "stages",
         "timeouts",
+        "tls",
         "trusted",
+        "unannounced",
     )
 
-    def __init__(self, spec: ListenerSpec, buckets: Buckets) -> None:
+    def __init__(self, spec: ListenerSpec, buckets: Buckets, tls: ServerTls | None = None) -> None:
         self.spec = spec
+        self.tls = tls
+        self.access = Access(spec.access) if spec.access is not None else None
         self.name = spec.name
-        self.routes = RouteTable([Route(route, buckets) for route in spec.routes])
+        self.routes = RouteTable([Route(route, buckets) for route in spec.routes if route.sni is None])
+        self.server_names = RouteTable([Route(route, buckets) for route in spec.routes if route.sni is not None])
         self.default_service = spec.default_service
         self.default = Route(RouteSpec("", spec.default_service), buckets)
         self.head_limits = HeadLimits(
             max_header_bytes=spec.limits.max_header_bytes, max_headers=spec.limits.max_headers
         )
         self.trusted = TrustedPeers(spec.trusted_proxies)
+        self.proxies = TrustedPeers(spec.accept_proxy)
+        self.direction = spec.direction
+        self.passthrough = spec.passthrough
+        self.opaque_ports = spec.opaque_ports
+        self.unannounced = spec.direction is None and not spec.accept_proxy
         self.timeouts = spec.timeouts
         self.max_body = spec.limits.max_body_bytes
+        self.min_body_rate = spec.limits.min_body_rate
         self.max_per_client = spec.max_connections_per_client
         self.metrics_path = spec.metrics_path.encode("ascii") if spec.metrics_path else None
         self.access_log = spec.access_log

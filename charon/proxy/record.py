@@ -5,7 +5,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from charon.base.names import NO_UPSTREAM
+from charon.base.names import NO_UPSTREAM, Metric
+from charon.proxy.intercepted import text
 from charon.proxy.spans import record_request
 
 if TYPE_CHECKING:
@@ -21,21 +22,25 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
     seconds = monotonic() - exchange.start
     head = exchange.head
     if head is not None:
-        method, path, version = head.method.decode("ascii"), head.path.decode("ascii"), head.version
+        method = head.method.decode("ascii")
     else:
-        method, path, version = "", "", 11
+        method = ""
     endpoint = exchange.endpoint
     upstream = endpoint.name if endpoint is not None else NO_UPSTREAM
     plane = connection.server.plane
-    plane.metrics.http_request(method, exchange.status, upstream, seconds)
+    reason = exchange.reason
     trace = exchange.trace
     if trace is not None and trace.recorded:
         record_request(connection, exchange, listener, trace, seconds)
+        plane.metrics.http_request(method, exchange.status, upstream, seconds, trace.trace_id)
+    else:
+        plane.metrics.http_request(method, exchange.status, upstream, seconds)
+    if reason is not None:
+        plane.metrics.count(Metric.HTTP_FAILURES, (listener.name, reason.word))
     if listener.access_log:
-        reason = exchange.reason
         plane.access_log.http(
             method,
-            path,
+            head.path.decode("ascii") if head is not None else "",
             upstream,
             exchange.status,
             seconds,
@@ -46,7 +51,9 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
             exchange.bytes_in,
             exchange.retries,
             reason.word if reason is not None else None,
-            "HTTP/1.1" if version == 11 else "HTTP/1.0",
+            "HTTP/1.0" if head is not None and head.version == 10 else "HTTP/1.1",
+            identity=connection.identity,
+            destination=None if connection.destination is None else text(connection.destination),
             trace_id=trace.trace_id if trace is not None else None,
             span_id=trace.span_id if trace is not None else None,
         )

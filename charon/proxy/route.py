@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from charon.config.snapshot import RouteSpec
+from charon.policy.access import Access
 from charon.policy.edits import FieldEdits, Redirect, Rewrite
 from charon.policy.retry import RetryPolicy
 from charon.policy.split import Split
@@ -11,9 +12,13 @@ from charon.wire.target import normalise_path
 
 
 class Route:
-    """A compiled :class:`RouteSpec`; the first six attributes are what :class:`RouteTable` goes by."""
+    """A compiled :class:`RouteSpec`; the first six attributes are what :class:`RouteTable` goes by.
+
+    On a TCP listener the host is the server name of the client's TLS.
+    """
 
     __slots__ = (
+        "access",
         "headers",
         "host",
         "limiter",
@@ -34,7 +39,7 @@ class Route:
     )
 
     def __init__(self, spec: RouteSpec, buckets: Buckets) -> None:
-        self.host = spec.host
+        self.host = spec.host if spec.sni is None else spec.sni
         self.path_prefix = spec.path_prefix
         self.path = spec.path
         self.path_regex = spec.path_regex
@@ -44,6 +49,7 @@ class Route:
         self.service = spec.service
         self.split = Split(spec.services, spec.sticky) if spec.services else None
         self.timeout = spec.timeout
+        self.access = Access(spec.access) if spec.access is not None else None
         self.retry = spec.retry
         self.policy = RetryPolicy.compile(spec.retry) if spec.retry is not None else None
         self.limiter = Limiter(spec.rate_limit, buckets) if spec.rate_limit is not None else None

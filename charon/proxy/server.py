@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from _socket import socket as RawSocket
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -9,15 +10,28 @@ from typing import Any, Protocol
 from charon.base.errors import TOO_MANY_CONNECTIONS, Reason
 from charon.net.accept import Acceptor
 from charon.net.stream import Stream
+from charon.net.tls_stream import TlsStream
+from charon.policy.drain import SPREAD, ending
+from charon.proxy.introduction import introduce
 from charon.proxy.listener import Listener
+from charon.proxy.passthrough import Destination
 from charon.proxy.plane import DataPlane
+from charon.proxy.secure import shake_hands
 
 
 class Connection(Protocol):
-    """A client connection of either kind."""
+    """A client connection of any kind. ``client`` and ``port`` are its address (port 0: a Unix socket);
+    ``destination`` is where it was going, where a rule of the kernel has brought it here, and ``noted`` says that it is
+    counted what became of it."""
 
     stream: Stream
     client: str
+    port: int
+    destination: Destination | None
+    noted: bool
+
+    @property
+    def server(self) -> ProxyServer: ...
 
     def handle(self) -> None:
         """Serve it until it ends. Closes its streams."""
@@ -51,7 +65,7 @@ class ProxyServer(Acceptor):
         self.retired_at: float | None = None
         self.home = 0
         self.of = 1
-        super().__init__(fd, max_connections, on_accept_error, **options)
+        super().__init__(fd, max_connections, on_accept_error, plane.guard.capacity, **options)
 
     @property
     def draining(self) -> bool:
@@ -62,6 +76,10 @@ class ProxyServer(Acceptor):
         """The connection object for an accepted socket."""
         raise NotImplementedError
 
+    def stream(self, sock: RawSocket) -> Stream:
+        """The stream of an accepted socket: under TLS where the listener says so."""
+        return Stream(sock) if self.listener.tls is None else TlsStream(sock)
+
     def handle(self, sock: RawSocket, address: Any) -> None:
         """Serve one client connection from accept to close; runs in a greenlet of its own."""
         connection = self.make(sock, address)
@@ -69,15 +87,19 @@ class ProxyServer(Acceptor):
         self.counters.accepted += 1
         self.counters.connections += 1
         limit = self.listener.max_per_client
+        tls = self.listener.tls
         counted: float | None = None
         try:
+            if not self.listener.unannounced and not introduce(self, connection):
+                return
             if limit is not None:
                 counted = self.plane.sharing.connections.open(self.listener.name, connection.client, limit)
-            if limit is None or counted is not None:
-                connection.handle()
-            else:
+            if limit is not None and counted is None:
                 connection.refuse(TOO_MANY_CONNECTIONS)
+            elif tls is None or shake_hands(self, connection, tls):
+                connection.handle()
         finally:
+            connection.stream.close()
             if counted is not None:
                 self.plane.sharing.connections.close(counted)
             self.connections.discard(connection)
@@ -100,6 +122,21 @@ class ProxyServer(Acceptor):
 
     def close_idle(self) -> None:
         """End the connections that have nothing under way."""
+
+    def endless(self) -> list[Any]:
+        """The connections that may go on for ever, by what they are doing now."""
+        raise NotImplementedError
+
+    def end_some(self, elapsed: float, timeout: float, step: float) -> int:
+        """End as many of the endless connections as it is time for, ``elapsed`` of ``timeout`` seconds after draining
+        began; called every ``step`` seconds. All others may go on until the timeout. Returns how many it has ended."""
+        if elapsed < timeout * (1 - SPREAD):
+            return 0
+        endless = self.endless()
+        count = ending(len(endless), elapsed, timeout, step, random.random())  # noqa: S311 - no secret
+        for connection in random.sample(endless, count):
+            connection.abort()
+        return count
 
     def abort_all(self) -> None:
         """End all connections: their time to drain is over."""

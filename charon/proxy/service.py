@@ -19,11 +19,13 @@ from charon.base.errors import (
 )
 from charon.config.service_table import unchanged
 from charon.config.snapshot import ServiceSpec
+from charon.net.tls import ClientTls, Contexts
 from charon.policy.balance import Balancer, balancer
 from charon.policy.breaker import Admission
 from charon.policy.retry import WINDOW_CELLS, Budget, RetryPolicy, Window
 from charon.proxy.endpoint import Endpoint
 from charon.proxy.sharing import Sharing
+from charon.shared.concurrency import ServiceConcurrency
 from charon.wire.target import is_host
 
 _LOOK_AGAIN = 0.01
@@ -31,18 +33,22 @@ _LOOK_AGAIN = 0.01
 
 
 class Service:
-    """A named set of endpoints. ``policy`` is its retry policy, compiled."""
+    """A named set of endpoints. ``policy`` is its retry policy, compiled. ``concurrency`` bounds its requests by their
+    latency, None where that is off; ``watches_latency`` says that somebody wants to know how long answers take."""
 
     __slots__ = (
         "_balancer",
         "_pending",
         "_room",
         "_sharing",
+        "_tls",
         "budget",
+        "concurrency",
         "endpoints",
         "name",
         "policy",
         "spec",
+        "watches_latency",
     )
 
     def __init__(self, spec: ServiceSpec, sharing: Sharing) -> None:
@@ -51,7 +57,10 @@ class Service:
         self.endpoints: list[Endpoint] = []
         self.policy = RetryPolicy.compile(spec.retry)
         self.budget = _budget(spec, sharing)
+        self.concurrency: ServiceConcurrency | None = None
+        self.watches_latency = False
         self._sharing = sharing
+        self._tls: ClientTls | None = None
         self._balancer: Balancer = balancer(spec.balance, (), random.random)
         self._pending = 0
         self._room = Flag()
@@ -79,7 +88,10 @@ class Service:
         endpoints = []
         for wanted in spec.endpoints:
             endpoint = present.pop(wanted.name, None)
-            if endpoint is not None and endpoint.spec.candidates != wanted.candidates:
+            if endpoint is not None and (endpoint.spec.candidates, endpoint.spec.host) != (
+                wanted.candidates,
+                wanted.host,
+            ):
                 endpoint.leave()  # the same name now means another address
                 endpoint = None
             if endpoint is None:
@@ -88,11 +100,13 @@ class Service:
                 endpoint.state.follow(spec.breaker, spec.passive)
             endpoint.spec = wanted
             endpoint.slow_start = spec.balance.slow_start
+            endpoint.announce(spec.proxy_header)
             if spec.bulkhead is None and before.bulkhead is not None and endpoint.shared_in_flight is not None:
                 endpoint.shared_in_flight.clear()
             endpoints.append(endpoint)
         for gone in present.values():
             gone.leave()
+        self._follow_concurrency(spec, before)
         self.endpoints = endpoints
         states = [endpoint.state for endpoint in endpoints if endpoint.state is not None]
         for state in states:
@@ -102,6 +116,24 @@ class Service:
         if before.retry != spec.retry or before.row != spec.row:
             self.policy = RetryPolicy.compile(spec.retry)
             self.budget = _budget(spec, self._sharing)
+
+    def secure(self, contexts: Contexts) -> None:
+        """Dial as the spec says, with the context of now. What is open under another one takes no new requests."""
+        tls = None if self.spec.tls is None else contexts.client(self.spec.tls)
+        if tls is not None or self._tls is not None:
+            self._tls = tls
+            for endpoint in self.endpoints:
+                endpoint.secure(tls)
+
+    def _follow_concurrency(self, spec: ServiceSpec, before: ServiceSpec) -> None:
+        wanted = spec.concurrency
+        if wanted is None:
+            self.concurrency = None
+        elif self.concurrency is None or spec.row != before.row:
+            self.concurrency = self._sharing.concurrency(spec.row, wanted)
+        else:
+            self.concurrency.follow(wanted)
+        self.watches_latency = wanted is not None or spec.balance.algorithm == "ewma"
 
     def leave(self) -> None:
         """The snapshot no longer names this service."""
@@ -210,8 +242,9 @@ class Services:
     it nothing but a name, at no time. Once made it stays until a snapshot no longer names it.
     """
 
-    def __init__(self, sharing: Sharing) -> None:
+    def __init__(self, sharing: Sharing, contexts: Contexts) -> None:
         self._services: dict[str, Service] = {}
+        self._contexts = contexts
         self._specs: Mapping[str, ServiceSpec] = {}
         self._own: Mapping[str, ServiceSpec] = {}
         self._sharing = sharing
@@ -225,23 +258,29 @@ class Services:
         beside it, which go before those of the same name."""
         before, self._specs, self._own = self._specs, specs, own
         for name, service in list(self._services.items()):
-            if name not in own and unchanged(name, before, specs):
-                continue
-            spec = self._spec(name)
-            if spec is None:
-                self._services.pop(name).leave()
-            elif service.spec != spec:
-                service.apply(spec)
+            if name in own or not unchanged(name, before, specs):
+                spec = self._spec(name)
+                if spec is None:
+                    self._services.pop(name).leave()
+                    continue
+                if service.spec != spec:
+                    service.apply(spec)
+            service.secure(self._contexts)
 
     def _made(self, name: str) -> Service | None:
         spec = self._spec(name)
         if spec is None:
             return None
         service = self._services[name] = Service(spec, self._sharing)
+        service.secure(self._contexts)
         return service
 
     def _spec(self, name: str) -> ServiceSpec | None:
         return self._own.get(name) or self._specs.get(name)
+
+    def __iter__(self) -> Iterator[Service]:
+        """Every service that has been used."""
+        return iter(self._services.values())
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Every endpoint of every service that has been used."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from charon.base.names import Event, Metric
-from charon.config.snapshot import EndpointSpec, ServiceSpec
+from charon.config.snapshot import ConcurrencySpec, EndpointSpec, ServiceSpec
 from charon.policy.retry import WINDOW_CELLS, Window
 from charon.proxy.endpoint import Endpoint, InFlight
+from charon.shared.concurrency import ServiceConcurrency
 from charon.shared.connections import ClientConnections
 from charon.shared.limiter import Buckets
 from charon.shared.state import EndpointState
@@ -21,6 +22,7 @@ class Sharing:
 
     def __init__(self, table: SharedTable, slot: int, secret: bytes, metrics: WorkerMetrics, events: EventLog) -> None:
         self.slot = slot
+        self.slots = table.slots
         self.buckets = Buckets(table, secret)
         self.connections = ClientConnections(table, slot, secret)
         self._table = table
@@ -46,6 +48,10 @@ class Sharing:
         table = self._table
         firsts = [table.budget_cells(service_row, slot) for slot in range(table.slots)]
         return [Window(table.words[first : first + WINDOW_CELLS]) for first in firsts]
+
+    def concurrency(self, service_row: int, settings: ConcurrencySpec) -> ServiceConcurrency:
+        """The number of requests at the same time that a service is given."""
+        return ServiceConcurrency(self._table, service_row, self.slot, settings)
 
     def _teller(self, service: str, upstream: str) -> _Teller:
         return _Teller(service, upstream, self._metrics, self._events)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from charon.wire.messages import RequestHead
 
 _VERSIONS: Final = {10: "1.0", 11: "1.1"}
-_SCHEME: Final = "http"
-_PORT: Final = 80
 
 
 def record_request(
@@ -35,7 +33,7 @@ def record_request(
     head = exchange.head
     assert head is not None
     attributes: Attributes = {
-        "url.scheme": _SCHEME,
+        "url.scheme": connection.scheme.decode("ascii"),
         "url.path": _text(head.path),
         "network.protocol.version": _VERSIONS[head.version],
         SpanKey.LISTENER: listener.name,
@@ -51,6 +49,8 @@ def record_request(
     agent = next((value for name, value in head.fields if name.lower() == b"user-agent"), b"")
     if agent:
         attributes["user_agent.original"] = _text(agent)
+    if connection.identity:
+        attributes[SpanKey.IDENTITY] = connection.identity[:MAX_TEXT]
     if exchange.route:
         attributes[SpanKey.ROUTE] = exchange.route
     if exchange.endpoint is not None:
@@ -72,9 +72,10 @@ def record_try(attempt: Attempt, trace: Trace, start: float, end: float, reason:
     method = _method(head, attributes)
     host = head.host or endpoint.name.encode()
     path = head.target.partition(b"?")[0]
-    attributes["url.full"] = _text(b"%b://%b%b" % (_SCHEME.encode(), host, b"" if path == b"*" else path))
+    scheme, port = (b"http", 80) if endpoint.tls is None else (b"https", 443)
+    attributes["url.full"] = _text(b"%b://%b%b" % (scheme, host, b"" if path == b"*" else path))
     _server(host, attributes)
-    attributes.setdefault("server.port", _PORT)
+    attributes.setdefault("server.port", port)
     peer = attempt.peer
     if isinstance(peer, tuple):
         attributes["network.peer.address"], attributes["network.peer.port"] = peer_ip(peer), peer[1]

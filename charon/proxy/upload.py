@@ -18,6 +18,7 @@ from charon.base.errors import (
 )
 from charon.net.stream import DeadlineExceeded, Stream
 from charon.net.tasks import spawn
+from charon.policy.pace import patience as pace
 from charon.proxy.body import BodyReader, BodyTruncated
 from charon.wire.chunked import encode_chunk, encode_last
 
@@ -30,9 +31,15 @@ class Upload:
     much can be sent again; None when it is more. When the client fails, whoever waits for the upstream's answer gets
     the ExchangeFailed. When the upstream stops taking the body, the upload just ends: the upstream's answer, or the
     lack of one, says why.
+
+    ``stall`` is how many seconds may pass without a byte from the client, ``rate`` how many bytes a second it has to
+    send on average (None: no matter how many), from its first byte on: before that it may be waiting for a 100.
     """
 
-    __slots__ = ("_body", "_chunked", "_keep", "_limit", "_patience", "_task", "_timeout", "done", "kept", "upstream")
+    __slots__ = (
+        "_body", "_chunked", "_idle", "_keep", "_limit", "_patience", "_rate", "_stall", "_taken", "_task", "_waited",
+        "done", "kept", "upstream",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -42,13 +49,19 @@ class Upload:
         chunked: bool,
         limit: int | None,
         idle: float,
+        stall: float,
+        rate: int | None,
         patience: float,
         keep: int,
     ) -> None:
         self._body = body
         self._chunked = chunked
         self._limit = limit
-        self._timeout = idle
+        self._idle = idle
+        self._stall = stall
+        self._rate = rate
+        self._taken = 0
+        self._waited = 0.0
         self._patience = patience
         self.upstream = upstream
         self.done = False
@@ -84,23 +97,39 @@ class Upload:
                 self.kept += piece
         try:
             if piece:
-                self.upstream.write(piece, self._timeout)
+                self.upstream.write(piece, self._idle)
         except DeadlineExceeded:
-            raise self._late(UPSTREAM_IDLE, f"took nothing of the body for {self._timeout:g} s") from None
+            raise self._late(UPSTREAM_IDLE, f"took nothing of the body for {self._idle:g} s") from None
         if last:
             self.done = True
             self.upstream.rearm(self._patience)
         return not last
 
     def _next(self) -> bytes:
+        rate = self._rate
+        if rate is None or not self._taken:
+            piece = self._read(self._stall, f"no byte of the body for {self._stall:g} s")
+        else:
+            began = monotonic()
+            left = pace(rate, self._taken, self._waited)
+            if left < self._stall:
+                piece = self._read(max(0.0, left), f"less than {rate} bytes of the body a second")
+            else:
+                piece = self._read(self._stall, f"no byte of the body for {self._stall:g} s")
+            self._waited += monotonic() - began
+        self._taken += len(piece)
+        return piece
+
+    def _read(self, patience: float, late: str) -> bytes:
+        """The next piece, within ``patience`` seconds; ``late`` says what it means when it does not come."""
         try:
-            return self._body.next(self._timeout)
+            return self._body.next(patience)
         except BodyTruncated:
             reason, detail = CLIENT_ABORT, "closed in the middle of the body"
         except OSError as error:
             reason, detail = CLIENT_ABORT, str(error)
         except DeadlineExceeded:
-            raise self._late(CLIENT_TOO_SLOW, f"no byte of the body for {self._timeout:g} s") from None
+            raise self._late(CLIENT_TOO_SLOW, late) from None
         except BadMessage as bad:
             reason, detail = bad.reason, bad.detail
         raise ExchangeFailed(reason, detail)

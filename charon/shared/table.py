@@ -9,7 +9,8 @@ Areas, in this order:
 - requests in flight, one word for each row in each worker slot, written by that slot alone;
 - retry budgets, one window of cells for each row in each worker slot, written by that slot alone;
 - buckets of rate limits whose keys are configured, and those whose keys clients choose;
-- open connections by client, one area for each worker slot, written by that slot alone.
+- open connections by client, one area for each worker slot, written by that slot alone;
+- adaptive concurrency, for each service the state of its limit and a word of each worker slot, its requests under way.
 
 The file is sparse: what is never touched takes no memory.
 """
@@ -31,7 +32,10 @@ SERVICE_ROWS: Final = 1 << 14
 NAMED_KEYS: Final = 1 << 14
 CLIENT_KEYS: Final = 1 << 18
 CONNECTION_KEYS: Final = 1 << 15
+CONCURRENCY_WORDS: Final = 16
 _WORD: Final = 8
+_NO_ROW_WORDS: Final = memoryview(bytes(ROW_WORDS * _WORD)).cast("d")
+_NO_BUDGET_WORDS: Final = memoryview(bytes(BUDGET_WORDS * _WORD)).cast("d")
 
 
 class Lock:
@@ -88,6 +92,7 @@ class SharedTable:
         self._named = self._budgets + slots * SERVICE_ROWS * BUDGET_WORDS
         self._clients = self._named + 2 * NAMED_KEYS
         self._connections = self._clients + 2 * CLIENT_KEYS
+        self._concurrency = self._connections + slots * 2 * CONNECTION_KEYS
 
     @classmethod
     def create(cls, slots: int) -> SharedTable:
@@ -124,6 +129,10 @@ class SharedTable:
         first = self._connections + slot * 2 * CONNECTION_KEYS
         return self.words[first : first + 2 * CONNECTION_KEYS]
 
+    def concurrency_cells(self, service_row: int) -> int:
+        """Where the limit of a service begins: ``CONCURRENCY_WORDS`` words, then one of each slot."""
+        return self._concurrency + service_row * (CONCURRENCY_WORDS + self.slots)
+
     def clear_slot(self, slot: int, rows: Iterable[int]) -> None:
         """A worker is gone: nothing is in flight in its slot any more, and no connection is open."""
         for row in rows:
@@ -133,22 +142,26 @@ class SharedTable:
             keys[:] = memoryview(bytes(len(keys) * _WORD)).cast("d")
 
     def clear_service_row(self, row: int) -> None:
-        """A service's row begins anew: no request and no retry has been counted."""
+        """A service's row begins anew: no request and no retry has been counted, and its limit is not known."""
+        limit = self.concurrency_cells(row)
+        size = CONCURRENCY_WORDS + self.slots
+        self.words[limit : limit + size] = memoryview(bytes(size * _WORD)).cast("d")
         for slot in range(self.slots):
             first = self.budget_cells(row, slot)
-            self.words[first : first + BUDGET_WORDS] = memoryview(bytes(BUDGET_WORDS * _WORD)).cast("d")
+            self.words[first : first + BUDGET_WORDS] = _NO_BUDGET_WORDS
 
     def clear_row(self, row: int) -> None:
         """A row begins anew: nothing is known of its endpoint, and nothing is in flight."""
         first = self.row(row)
         with self.endpoints:
-            self.words[first : first + ROW_WORDS] = memoryview(bytes(ROW_WORDS * _WORD)).cast("d")
+            self.words[first : first + ROW_WORDS] = _NO_ROW_WORDS
         for cell in self.in_flight_cells(row):
             self.words[cell] = 0.0
 
 
 def _size(slots: int) -> int:
     words = ROWS * ROW_WORDS + slots * (ROWS + SERVICE_ROWS * BUDGET_WORDS + 2 * CONNECTION_KEYS)
+    words += SERVICE_ROWS * (CONCURRENCY_WORDS + slots)
     return (words + 2 * NAMED_KEYS + 2 * CLIENT_KEYS) * _WORD
 
 

@@ -1,14 +1,16 @@
 """The access log: one line for each request and each relayed connection.
 
-Its lines have the shape of the event log's, but do not pass through stdlib logging, which would cost several times
-what the rest of recording a request does. A field that has no value (``trace_id``, ``span_id``, ``reason``,
-``identity``) is left out. Paths, methods, client addresses and identities are a peer's bytes: they are bounded and
-escaped here.
+What did not go well, with a reason or a status of 500 or above, is always logged as far as the level lets it; of the
+rest a sample can be enough, and some paths can be left out. Lines have the shape of the event log's, but do not pass
+through stdlib logging, which would cost several times what the rest of recording a request does. A field that has no
+value (``trace_id``, ``span_id``, ``reason``, ``identity``) is left out. Paths, methods, client addresses and identities
+are a peer's bytes: they are bounded and escaped here.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,8 +25,11 @@ from charon.telemetry.text import Timestamps, fit_console, fit_json
 MAX_PATH: Final = 1000
 """Characters of a path that are shown."""
 
+_HTTP_REQUEST: Final = Event.HTTP_REQUEST
 _NONE, _WARNINGS, _ALL = 0, 1, 2
 _NEWLINE: Final = orjson.OPT_APPEND_NEWLINE
+_DEL: Final = 0x7F
+"""As a number, which is looked for several times faster than as bytes."""
 
 
 class AccessLog:
@@ -45,11 +50,24 @@ class AccessLog:
         self._wall = wall or SystemClock().wall
         self._timestamp = Timestamps().format
         self.set_level(level)
+        self.choose(1.0, ())
 
     def set_level(self, level: str) -> None:
         """Write lines of ``level`` and above from now on."""
         number = level_number(level)
         self._shown = _ALL if number <= logging.INFO else _WARNINGS if number == logging.WARNING else _NONE
+
+    def choose(self, sample: float, exclude_paths: tuple[str, ...]) -> None:
+        """From now on write the share ``sample`` (0 to 1) of lines, and none for what is below ``exclude_paths``."""
+        self._sample = sample
+        self._excluded = frozenset(exclude_paths)
+        self._excluded_below = tuple(path.rstrip("/") + "/" for path in exclude_paths)
+        self._choosy = sample < 1.0 or bool(exclude_paths)
+
+    def _skips(self, path: str) -> bool:
+        if path in self._excluded or path.startswith(self._excluded_below):
+            return True
+        return self._sample < 1.0 and random.random() >= self._sample  # noqa: S311 - no secret
 
     def http(
         self,
@@ -69,6 +87,7 @@ class AccessLog:
         trace_id: str | None = None,
         span_id: str | None = None,
         identity: str | None = None,
+        destination: str | None = None,
     ) -> None:
         """One request ended. ``upstream`` is an endpoint's name or ``NO_UPSTREAM``; ``reason`` is a reason word.
 
@@ -77,10 +96,12 @@ class AccessLog:
         """
         if self._shown != _ALL and (not reason or self._shown == _NONE):
             return
+        if self._choosy and not reason and status < 500 and self._skips(path):
+            return
         line: dict[str, Any] = {
             "timestamp": self._timestamp(self._wall()),
             "level": "warning" if reason else "info",
-            "message": Event.HTTP_REQUEST,
+            "message": _HTTP_REQUEST,
             "method": method,
             "path": path,
             "upstream": upstream,
@@ -101,6 +122,8 @@ class AccessLog:
             line["span_id"] = span_id
         if identity:
             line["identity"] = identity
+        if destination:
+            line["destination"] = destination
         self._write(self._careful(line) if len(path) > MAX_PATH else self._encode(line))
 
     def tcp(
@@ -113,9 +136,15 @@ class AccessLog:
         bytes_out: int,
         reason: str | None = None,
         identity: str | None = None,
+        destination: str | None = None,
     ) -> None:
-        """One relayed connection ended after ``seconds``, having brought ``bytes_in`` from its client."""
+        """One relayed connection ended after ``seconds``, having brought ``bytes_in`` from its client.
+
+        ``destination`` is where it was going, where a rule of the kernel had brought it here.
+        """
         if self._shown != _ALL and (not reason or self._shown == _NONE):
+            return
+        if self._choosy and not reason and self._skips(""):
             return
         line: dict[str, Any] = {
             "timestamp": self._timestamp(self._wall()),
@@ -132,6 +161,8 @@ class AccessLog:
             line["reason"] = reason
         if identity:
             line["identity"] = identity
+        if destination:
+            line["destination"] = destination
         self._write(self._encode(line))
 
     def _encode(self, line: dict[str, Any]) -> bytes:
@@ -142,7 +173,7 @@ class AccessLog:
             encoded = orjson.dumps(line, option=_NEWLINE)
         except orjson.JSONEncodeError:  # text with surrogates: undecodable bytes
             return self._careful(line)
-        if len(encoded) > MAX_LINE or not encoded.isascii() or b"\x7f" in encoded:
+        if len(encoded) > MAX_LINE or not encoded.isascii() or _DEL in encoded:
             return self._careful(line)
         return encoded
 

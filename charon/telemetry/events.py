@@ -23,6 +23,7 @@ from charon.telemetry.text import STACK, Timestamps, console_value, fit_console,
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _HEAD: Final = ("timestamp", "level", "message")
 _COLOURS: Final = {"debug": "\x1b[36m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
+_COLUMNS: Final = ("status", "method", "latency_ms", "path")
 _COLOUR_END: Final = "\x1b[0m"
 
 
@@ -40,19 +41,37 @@ def use_colours(sink: LogSink) -> bool:
 
 
 def console_line(fields: dict[str, Any], colours: bool) -> str:
-    """One event for people: time, level and name in columns, then ``key=value``; a stack follows, indented."""
+    """One event for people: time, level and name in columns, then ``key=value``; a stack follows, indented.
+
+    Of a request, status, method, duration and path stand in columns too.
+    """
     level = str(fields.get("level", ""))
-    shown = f"{level.upper():<7}"
-    if colours:
-        shown = f"{_COLOURS.get(level, '')}{shown}{_COLOUR_END}"
+    shown = _coloured(f"{level.upper():<7}", _COLOURS.get(level, ""), colours)
     name = printable(str(fields.get("message", "")))
     parts = [f"{fields.get('timestamp', '')} {shown} {name:<24}"]
-    parts += [f"{key}={console_value(value)}" for key, value in fields.items() if key not in (*_HEAD, STACK)]
+    told: tuple[str, ...] = (*_HEAD, STACK)
+    if name == Event.HTTP_REQUEST:
+        parts.append(_request_columns(fields, colours))
+        told += _COLUMNS
+    parts += [f"{key}={console_value(value)}" for key, value in fields.items() if key not in told]
     stack = fields.get(STACK)
     lines = [" ".join(parts).rstrip()]
     if isinstance(stack, str):
         lines += ["    " + printable(line) for line in stack.splitlines()]
     return "\n".join(lines) + "\n"
+
+
+def _request_columns(fields: dict[str, Any], colours: bool) -> str:
+    status, method, milliseconds, path = (fields.get(key, "") for key in _COLUMNS)
+    code = status if isinstance(status, int) else 0
+    level = "error" if code >= 500 else "warning" if code >= 400 else "info"
+    took = f"{milliseconds:.1f}" if isinstance(milliseconds, int | float) else ""
+    shown = _coloured(f"{console_value(status):>3}", _COLOURS[level], colours)
+    return f"{shown} {console_value(method):<7} {took:>8} ms {console_value(path)}"
+
+
+def _coloured(text: str, colour: str, colours: bool) -> str:
+    return f"{colour}{text}{_COLOUR_END}" if colours else text
 
 
 class EventLog:

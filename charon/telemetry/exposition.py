@@ -2,11 +2,15 @@
 
 A worker's death takes nothing away: its counters stay added up, only its gauges go. The supervisor's own numbers are
 gauges and counters in the same tables, under the worker id ``SUPERVISOR``.
+
+A histogram's bucket may show an example, the trace of one request that fell into it: scrapers that ask for OpenMetrics
+get it.
 """
 
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -15,26 +19,27 @@ from prometheus_client import Metric as PrometheusMetric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
-from charon.base.names import NO_UPSTREAM, Metric
-from charon.telemetry.families import FAMILIES, OVERFLOW, Family
-
-MAX_SERIES: Final = 1000
-"""Series a family may have (a histogram series is some fifteen lines of text); further ones share one."""
+from charon.base.names import Metric
+from charon.telemetry.families import FAMILIES, MAX_SERIES, OVERFLOW, Current, Family
 
 SUPERVISOR: Final = -1
 
 Labels = tuple[str, ...]
 
+_TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
+
 
 class HistogramTotal:
-    """Observations per bucket (not cumulative, the last one infinite) and their sum."""
+    """Observations per bucket (not cumulative, the last one infinite), their sum, and the last example of a bucket."""
 
-    __slots__ = ("counts", "total")
+    __slots__ = ("counts", "exemplars", "total")
 
     def __init__(self, buckets: int) -> None:
         self.counts = [0] * (buckets + 1)
         self.total = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
 
     def add(self, counts: list[int], total: float) -> None:
         self.counts = [mine + more for mine, more in zip(self.counts, counts, strict=True)]
@@ -42,18 +47,17 @@ class HistogramTotal:
 
 
 class Totals(Collector):
-    """Everything that ``/metrics`` shows. ``add`` takes what :meth:`WorkerMetrics.collect` gives."""
+    """Everything that ``/metrics`` shows. ``add`` takes what a worker's ledger and its reports give."""
 
     def __init__(self, max_series: int = MAX_SERIES) -> None:
         self._max_series = max_series
         self._counters: dict[str, dict[Labels, float]] = {}
         self._histograms: dict[str, dict[Labels, HistogramTotal]] = {}
         self._gauges: dict[int, dict[str, dict[Labels, float]]] = {}
-        self._endpoints: frozenset[tuple[str, str]] | None = None
-        self._names: frozenset[str] = frozenset()
+        self._current: Current | None = None
 
     def add(self, worker_id: int, delta: dict[str, Any]) -> None:
-        """Add one collection of a worker; its gauges replace those it reported before.
+        """Add to the counters; gauges, where there are any in ``delta``, replace those of the same worker.
 
         ValueError when the delta holds anything unknown or malformed; nothing of it is added then.
         """
@@ -67,23 +71,27 @@ class Totals(Collector):
                 if labels not in table:
                     table[labels] = HistogramTotal(len(family.buckets))
                 table[labels].add(counts, total)
-        gauges: dict[str, dict[Labels, float]] = {}
-        for family, labels, value in checked.gauges:
-            if self._is_current(family, labels):
-                gauges.setdefault(family.name, {})[labels] = value
-        self._gauges[worker_id] = gauges
+        for family, labels, bucket, exemplar in checked.exemplars:
+            observed = self._histograms.get(family.name, {}).get(labels)
+            if observed is not None:
+                observed.exemplars[bucket] = exemplar
+        if "gauges" in delta:
+            gauges: dict[str, dict[Labels, float]] = {}
+            for family, labels, value in checked.gauges:
+                if self._is_current(family, labels):
+                    gauges.setdefault(family.name, {})[labels] = value
+            self._gauges[worker_id] = gauges
 
     def worker_gone(self, worker_id: int) -> None:
         """A worker ended: what it counted stays, its gauges vanish."""
         self._gauges.pop(worker_id, None)
 
-    def set_endpoints(self, endpoints: Iterable[tuple[str, str]]) -> None:
-        """These (service, endpoint name) pairs are all there are.
+    def retain(self, endpoints: Iterable[tuple[str, str]], services: Iterable[str], listeners: Iterable[str]) -> None:
+        """These are all there are: (service, endpoint name) pairs, services, listeners.
 
         The series of others are dropped, and what workers still report of them later is not shown again.
         """
-        self._endpoints = frozenset(endpoints)
-        self._names = frozenset(name for _, name in self._endpoints)
+        self._current = Current(endpoints, services, listeners)
         for table in self._tables():
             for name, series in table.items():
                 family = FAMILIES[name]
@@ -95,6 +103,14 @@ class Totals(Collector):
     def count(self, name: str, labels: Labels = (), amount: float = 1) -> None:
         """Add to a counter. ValueError when ``name`` and ``labels`` are not those of one."""
         self._add_counter(_family(name, "counter", labels), labels, amount)
+
+    def series(self, name: str) -> dict[Labels, float]:
+        """The series of a counter as they are now."""
+        return dict(self._counters.get(name, {}))
+
+    def counted(self, name: str) -> float:
+        """The sum of all series of a counter."""
+        return sum(self._counters.get(name, {}).values())
 
     def set_gauge(self, name: str, labels: Labels, value: float) -> None:
         """Set a gauge. ValueError when ``name`` and ``labels`` are not those of one."""
@@ -110,7 +126,10 @@ class Totals(Collector):
             self.set_gauge(name, labels, value)
 
     def started(self, version: str, wall: float) -> None:
-        """Charon ``version`` started at ``wall``, in Unix seconds."""
+        """Charon ``version`` started at ``wall``, in Unix seconds. Counters that stand alone begin to be shown."""
+        for family in FAMILIES.values():
+            if family.kind == "counter" and not family.labels:
+                self.count(family.name, (), 0)
         self.set_gauge(Metric.BUILD_INFO, (version, platform.python_version(), gevent.__version__), 1)
         self.set_gauge(Metric.START_TIME, (), wall)
 
@@ -171,15 +190,7 @@ class Totals(Collector):
         return (OVERFLOW,) * len(labels)
 
     def _is_current(self, family: Family, labels: Labels) -> bool:
-        """False only for the series of an endpoint that left."""
-        if self._endpoints is None or "upstream" not in family.labels:
-            return True
-        name = labels[family.labels.index("upstream")]
-        if name in (NO_UPSTREAM, OVERFLOW):
-            return True
-        if "service" in family.labels:
-            return (labels[family.labels.index("service")], name) in self._endpoints
-        return name in self._names
+        return self._current is None or self._current.holds(family, labels)
 
     def _tables(self) -> list[dict[str, dict[Labels, Any]]]:
         tables: list[dict[str, dict[Labels, Any]]] = [*self._gauges.values()]
@@ -205,10 +216,11 @@ class _Checked:
         self.counters: list[tuple[Family, Labels, float]] = []
         self.histograms: list[tuple[Family, Labels, list[int], float]] = []
         self.gauges: list[tuple[Family, Labels, float]] = []
+        self.exemplars: list[tuple[Family, Labels, int, Exemplar]] = []
 
 
 def _check(delta: dict[str, Any]) -> _Checked:
-    if not delta.keys() <= {"counters", "histograms", "gauges"}:
+    if not delta.keys() <= {"counters", "histograms", "gauges", "exemplars"}:
         raise ValueError(f"unknown parts in a delta: {sorted(delta)}")
     checked = _Checked()
     for name, items in delta.get("counters", {}).items():
@@ -224,7 +236,14 @@ def _check(delta: dict[str, Any]) -> _Checked:
             checked.histograms.append((family, tuple(labels), counts, total))
     for name, items in delta.get("gauges", {}).items():
         for labels, value in items:
-            checked.gauges.append((_family(name, "gauge", labels), tuple(labels), value))
+            checked.gauges.append((_family(name, "gauge", labels), tuple(labels), float(value)))
+    for name, items in delta.get("exemplars", {}).items():
+        for labels, bucket, trace_id, value, wall in items:
+            family = _family(name, "histogram", labels)
+            if not 0 <= bucket <= len(family.buckets) or not _TRACE_ID.fullmatch(trace_id):
+                raise ValueError(f"{name} has an example that is none")
+            exemplar = Exemplar({"trace_id": trace_id}, float(value), float(wall))
+            checked.exemplars.append((family, tuple(labels), int(bucket), exemplar))
     return checked
 
 
@@ -256,9 +275,10 @@ def _histogram(family: Family, series: dict[Labels, HistogramTotal]) -> Promethe
     bounds = [*(str(bound) for bound in family.buckets), "+Inf"]
     for labels, histogram in series.items():
         cumulative = 0
-        buckets: list[tuple[str, float]] = []
-        for bound, count in zip(bounds, histogram.counts, strict=True):
+        buckets: list[Any] = []
+        for number, (bound, count) in enumerate(zip(bounds, histogram.counts, strict=True)):
             cumulative += count
-            buckets.append((bound, cumulative))
+            exemplar = histogram.exemplars.get(number)
+            buckets.append((bound, cumulative) if exemplar is None else (bound, cumulative, exemplar))
         metric.add_metric(labels, buckets, sum_value=histogram.total)
     return metric

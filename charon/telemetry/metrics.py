@@ -1,268 +1,274 @@
-"""What a worker counts: plain numbers on plain objects, handed to the supervisor as deltas.
+"""What a worker counts: words of its ledger, which outlive it; and gauges, which are reported as they are.
 
-Hot code holds a :class:`ListenerMetrics` or :class:`UpstreamMetrics` and adds to its attributes; requests go through
-:meth:`WorkerMetrics.http_request`. :meth:`WorkerMetrics.collect` gives what came since its last call.
-Labels never hold what a peer chose freely: methods are folded, statuses bounded, and each family holds a bounded
-number of series, with one named ``overflow`` for the rest.
+Hot code holds a :class:`ListenerMetrics` or :class:`UpstreamMetrics`; requests go through
+:meth:`WorkerMetrics.http_request`. Labels never hold what a peer chose freely: methods are folded, statuses bounded,
+and each family holds a bounded number of series, with one named ``overflow`` for the rest. Series of endpoints,
+services and listeners that left go with them; what is still counted for them is counted nowhere.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
-from charon.base.names import NO_UPSTREAM, Metric
-from charon.telemetry.families import CONNECTION_BUCKETS, FAMILIES, OVERFLOW, REQUEST_BUCKETS
+from charon.base.clock import SystemClock
+from charon.base.names import Metric
+from charon.telemetry.families import CONNECTION_BUCKETS, FAMILIES, MAX_SERIES, REQUEST_BUCKETS, Current
+from charon.telemetry.ledger import NOWHERE, Ledger
 
-Delta = dict[str, dict[str, list[Any]]]
-"""``counters``: name to ``[labels, increase]``; ``histograms``: name to ``[labels, increases per bucket, sum]``;
-``gauges``: name to ``[labels, value now]``. Names are :class:`charon.base.names.Metric`, labels lists of strings."""
+Report = dict[str, dict[str, list[Any]]]
+"""``gauges``: name to ``[labels, value now]``; ``exemplars``: name to ``[labels, bucket, trace id, value, time]``.
+Names are :class:`charon.base.names.Metric`, labels lists of strings, times Unix seconds."""
 
-MAX_SERIES: Final = 2000
+Labels = tuple[str, ...]
+
 OTHER: Final = "OTHER"
 OK: Final = "ok"
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 
-
-class Histogram:
-    """Observations since the last collection. ``counts`` are per bucket, not cumulative; the last one is infinite."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.total += seconds
-
-    def take(self) -> tuple[list[int], float] | None:
-        """What was observed, and forget it; None when there was nothing."""
-        if not any(self.counts):
-            return None
-        taken = self.counts, self.total
-        self.counts = [0] * (len(self.bounds) + 1)
-        self.total = 0.0
-        return taken
+_REQUEST_SUM: Final = len(REQUEST_BUCKETS) + 1
+_CONNECTION_SUM: Final = len(CONNECTION_BUCKETS) + 1
 
 
-class HttpSeries:
-    """Requests of one method, status and upstream, and the histogram shared by all its statuses."""
+def _counted(place: str) -> Any:
+    """An attribute that is a word of the ledger."""
 
-    __slots__ = ("count", "latency")
+    def get(self: ListenerMetrics) -> float:
+        at: int = getattr(self, place)
+        return self._words[at]
 
-    def __init__(self, latency: Histogram) -> None:
-        self.count = 0
-        self.latency = latency
+    def set_to(self: ListenerMetrics, value: float) -> None:
+        self._words[getattr(self, place)] = value
+
+    return property(get, set_to)
 
 
 class ListenerMetrics:
-    """Numbers of one listener; add to them directly. The first two are gauges, which are also taken from."""
+    """Numbers of one listener; add to them directly. ``connections`` and ``in_flight`` are also taken from."""
 
-    __slots__ = ("accept_errors", "accepted", "connections", "in_flight", "received_bytes", "sent_bytes")
+    __slots__ = ("_accepted", "_errors", "_received", "_sent", "_words", "connections", "in_flight")
 
-    def __init__(self) -> None:
+    def __init__(self, words: memoryview[float], at: Callable[[str], int]) -> None:
+        self._words = words
         self.connections = 0
         self.in_flight = 0
-        self.accepted = 0
-        self.accept_errors = 0
-        self.received_bytes = 0
-        self.sent_bytes = 0
+        self._accepted = at(Metric.CONNECTIONS_TOTAL)
+        self._errors = at(Metric.ACCEPT_ERRORS)
+        self._received = at(Metric.RECEIVED_BYTES)
+        self._sent = at(Metric.SENT_BYTES)
+
+    accepted = _counted("_accepted")
+    accept_errors = _counted("_errors")
+    received_bytes = _counted("_received")
+    sent_bytes = _counted("_sent")
+
+    def leave(self) -> None:
+        """The listener is gone: nothing is counted for it any more."""
+        self._accepted = self._errors = self._received = self._sent = NOWHERE
 
 
 class UpstreamMetrics:
-    """Numbers of one endpoint of one service; add to them directly. The first two are gauges."""
+    """Numbers of one endpoint of one service. Set ``in_flight`` and ``pool_idle``; the rest has methods."""
 
-    __slots__ = ("connect_time", "connects", "in_flight", "pool_idle", "pool_reused")
+    __slots__ = ("_at", "_connect_time", "_connects", "_reused", "_words", "in_flight", "pool_idle")
 
-    def __init__(self) -> None:
+    def __init__(self, words: memoryview[float], at: Callable[..., int]) -> None:
+        self._words = words
+        self._at = at
         self.in_flight = 0
         self.pool_idle = 0
-        self.pool_reused = 0
-        self.connects: dict[str, int] = {}
-        self.connect_time = Histogram(REQUEST_BUCKETS)
+        self._reused = 0
+        self._connect_time = 0
+        self._connects: dict[str, int] = {}
+
+    def reused(self) -> None:
+        """A request goes over a connection that was already open."""
+        if not self._reused:
+            self._reused = self._at(Metric.UPSTREAM_POOL_REUSED)
+        self._words[self._reused] += 1.0
 
     def connected(self, seconds: float) -> None:
         """A connection was established after ``seconds``."""
-        self.connects[OK] = self.connects.get(OK, 0) + 1
-        self.connect_time.observe(seconds)
+        self._count_connect(OK)
+        if not self._connect_time:
+            self._connect_time = self._at(Metric.UPSTREAM_CONNECT_TIME)
+        _observe(self._words, self._connect_time, REQUEST_BUCKETS, _REQUEST_SUM, seconds)
 
     def connect_failed(self, reason: str) -> None:
         """A connection could not be established; ``reason`` is a reason word."""
-        self.connects[reason] = self.connects.get(reason, 0) + 1
+        self._count_connect(reason)
+
+    def _count_connect(self, result: str) -> None:
+        at = self._connects.get(result)
+        if at is None:
+            at = self._connects[result] = self._at(Metric.UPSTREAM_CONNECTS, result)
+        self._words[at] += 1.0
+
+    def leave(self) -> None:
+        """The endpoint is gone: nothing is counted for it any more."""
+        self._at = _nowhere
+        self._reused = self._connect_time = NOWHERE
+        self._connects.clear()
 
 
-_LISTENER_COUNTERS: Final = (
-    (Metric.CONNECTIONS_TOTAL, "accepted"),
-    (Metric.ACCEPT_ERRORS, "accept_errors"),
-    (Metric.RECEIVED_BYTES, "received_bytes"),
-    (Metric.SENT_BYTES, "sent_bytes"),
-)
 _LISTENER_GAUGES: Final = ((Metric.CONNECTIONS, "connections"), (Metric.HTTP_IN_FLIGHT, "in_flight"))
 _UPSTREAM_GAUGES: Final = ((Metric.UPSTREAM_REQUESTS_IN_FLIGHT, "in_flight"), (Metric.UPSTREAM_POOL_IDLE, "pool_idle"))
 
 
 class WorkerMetrics:
-    """All that one worker counts."""
+    """All that one worker counts, in ``ledger``. ``wall`` gives Unix seconds."""
 
-    def __init__(self, max_series: int = MAX_SERIES) -> None:
+    def __init__(
+        self, ledger: Ledger, max_series: int = MAX_SERIES, *, wall: Callable[[], float] | None = None
+    ) -> None:
+        self._ledger = ledger
+        self._words = ledger.words
         self._max_series = max_series
-        self._http: dict[tuple[str, int, str], HttpSeries] = {}
-        self._latency: dict[tuple[str, str], Histogram] = {}
-        self._tcp_duration: dict[tuple[str, str], Histogram] = {}
+        self._wall = wall or SystemClock().wall
+        self._series: dict[str, dict[Labels, int]] = {
+            family.name: {} for family in FAMILIES.values() if family.kind != "gauge"
+        }
+        self._http: dict[tuple[str, int, str], tuple[int, int]] = {}
         self._listeners: dict[str, ListenerMetrics] = {}
         self._upstreams: dict[tuple[str, str], UpstreamMetrics] = {}
-        self._counters: dict[str, dict[tuple[str, ...], float]] = {}
-        self._totals: dict[tuple[str, tuple[str, ...]], float] = {}
-        self._retained: set[tuple[str, str]] | None = None
+        self._exemplars: dict[tuple[str, str, int], tuple[str, float, float]] = {}
+        self._gauges: dict[str, dict[Labels, float]] = {}
+        self._totals: dict[tuple[str, Labels], float] = {}
+        self._current: Current | None = None
 
     def listener(self, name: str) -> ListenerMetrics:
         """The numbers of a listener, to be held by it."""
-        return self._listeners.setdefault(name, ListenerMetrics())
+        found = self._listeners.get(name)
+        if found is None:
+            found = ListenerMetrics(self._words, lambda family: self._at(family, (name,)))
+            self._listeners[name] = found
+        return found
 
     def upstream(self, service: str, name: str) -> UpstreamMetrics:
         """The numbers of an endpoint, to be held by it."""
-        if self._retained is not None:
-            self._retained.add((service, name))
-        return self._upstreams.setdefault((service, name), UpstreamMetrics())
+        found = self._upstreams.get((service, name))
+        if found is None:
+            if self._current is not None:
+                self._current.add(service, name)
+            found = UpstreamMetrics(self._words, lambda family, *more: self._at(family, (service, name, *more)))
+            self._upstreams[service, name] = found
+        return found
 
-    def http_request(self, method: str, status: int, upstream: str, seconds: float) -> None:
-        """One request was answered. ``upstream`` is an endpoint's name, or ``NO_UPSTREAM``."""
-        series = self._http.get((method, status, upstream))
-        if series is None:
-            series = self._new_http(method, status, upstream)
-        series.count += 1
-        latency = series.latency
-        latency.counts[bisect_left(REQUEST_BUCKETS, seconds)] += 1
-        latency.total += seconds
+    def http_request(
+        self, method: str, status: int, upstream: str, seconds: float, trace_id: str | None = None
+    ) -> None:
+        """One request was answered. ``upstream`` is an endpoint's name, or ``NO_UPSTREAM``; ``trace_id`` is given
+        when its trace is being recorded: it becomes the example of its bucket."""
+        count, latency = self._http.get((method, status, upstream)) or self._new_http(method, status, upstream)
+        bucket = bisect_left(REQUEST_BUCKETS, seconds)
+        words = self._words
+        words[count] += 1.0
+        words[latency + bucket] += 1.0
+        words[latency + _REQUEST_SUM] += seconds
+        if trace_id is not None and latency != NOWHERE:
+            self._exemplars[fold_method(method), upstream, bucket] = trace_id, seconds, self._wall()
 
     def tcp_connection(self, listener: str, upstream: str, outcome: str, seconds: float) -> None:
         """One relayed connection ended. ``outcome`` is ``OK`` or a reason word."""
         self.count(Metric.TCP_CONNECTIONS, (listener, upstream, outcome))
-        histogram = self._tcp_duration.get((listener, upstream))
-        if histogram is None:
-            key = (listener, upstream) if len(self._tcp_duration) < self._max_series else (OVERFLOW, OVERFLOW)
-            histogram = self._tcp_duration.setdefault(key, Histogram(CONNECTION_BUCKETS))
-        histogram.observe(seconds)
+        at = self._at(Metric.TCP_DURATION, (listener, upstream))
+        _observe(self._words, at, CONNECTION_BUCKETS, _CONNECTION_SUM, seconds)
 
     def retry(self, method: str) -> None:
         """A request is tried once more."""
         self.count(Metric.HTTP_RETRIES, (fold_method(method),))
 
-    def count(self, family: str, labels: tuple[str, ...] = (), amount: float = 1) -> None:
+    def count(self, family: str, labels: Labels = (), amount: float = 1) -> None:
         """Add to any other counter; ``labels`` in the order of its family. ValueError when it is not such a counter."""
-        series = self._counters.get(family)
-        if series is None:
-            series = self._new_family(family, labels)
-        if labels not in series and len(series) >= self._max_series:
-            labels = (OVERFLOW,) * len(labels)
-        series[labels] = series.get(labels, 0) + amount
+        found = FAMILIES.get(family)
+        if found is None or found.kind != "counter" or len(found.labels) != len(labels):
+            raise ValueError(f"{family} is not a counter with {len(labels)} labels")
+        self._words[self._at(family, labels)] += amount
 
-    def count_up_to(self, family: str, labels: tuple[str, ...], total: float) -> None:
+    def gauge(self, family: str, labels: Labels, value: float) -> None:
+        """Set any other gauge, for the next collection only: what is not set again is gone. ValueError as above."""
+        known = FAMILIES.get(family)
+        if known is None or known.kind != "gauge" or len(known.labels) != len(labels):
+            raise ValueError(f"{family} is not a gauge with {len(labels)} labels")
+        series = self._gauges.setdefault(family, {})
+        if labels in series or len(series) < self._max_series:
+            series[labels] = value
+
+    def count_up_to(self, family: str, labels: Labels, total: float) -> None:
         """Add to a counter what ``total``, which is kept elsewhere and only grows, grew by since the last call."""
         grown = total - self._totals.get((family, labels), 0)
         if grown > 0:
             self.count(family, labels, grown)
             self._totals[family, labels] = total
 
-    def retain_upstreams(self, endpoints: Iterable[tuple[str, str]]) -> None:
-        """Only these (service, endpoint) pairs are left: the series of others go with the next collection."""
-        self._retained = set(endpoints)
+    def retain(self, endpoints: Collection[tuple[str, str]], listeners: Iterable[str]) -> None:
+        """Of what there was, these (service, endpoint) pairs are left, and these listeners. The series of others end.
 
-    def collect(self) -> Delta:
-        """What was counted since the last call, and the gauges as they are now; plain values that JSON can carry."""
-        counters: dict[str, list[Any]] = {}
-        histograms: dict[str, list[Any]] = {}
+        Endpoints that :meth:`upstream` is asked for later are new ones.
+        """
+        current = self._current = Current(endpoints, (service for service, _ in endpoints), listeners)
+        self._http.clear()
+        for pair in [pair for pair in self._upstreams if pair not in current.endpoints]:
+            self._upstreams.pop(pair).leave()
+        for name in [name for name in self._listeners if name not in current.listeners]:
+            self._listeners.pop(name).leave()
+        for name, table in self._series.items():
+            for labels in [labels for labels in table if not current.holds(FAMILIES[name], labels)]:
+                self._ledger.retire(table.pop(labels))
+
+    def collect(self) -> Report:
+        """The gauges as they are now, and the examples since the last call; plain values that JSON can carry."""
         gauges: dict[str, list[Any]] = {}
-        self._collect_http(counters, histograms)
-        self._collect_listeners(counters, gauges)
-        self._collect_upstreams(counters, histograms, gauges)
-        for family, series in self._counters.items():
-            for labels, amount in series.items():
-                counters.setdefault(family, []).append([list(labels), amount])
-            series.clear()
-        self._forget_left()
-        return {"counters": counters, "histograms": histograms, "gauges": gauges}
-
-    def _new_http(self, method: str, status: int, upstream: str) -> HttpSeries:
-        key = (fold_method(method), status if 100 <= status <= 599 else 0, upstream)
-        if key not in self._http and len(self._http) >= self._max_series:
-            key = (OVERFLOW, 0, OVERFLOW)
-        series = self._http.get(key)
-        if series is None:
-            latency = self._latency.setdefault((key[0], key[2]), Histogram(REQUEST_BUCKETS))
-            series = self._http[key] = HttpSeries(latency)
-        return series
-
-    def _new_family(self, name: str, labels: tuple[str, ...]) -> dict[tuple[str, ...], float]:
-        family = FAMILIES.get(name)
-        if family is None or family.kind != "counter" or len(family.labels) != len(labels):
-            raise ValueError(f"{name} is not a counter with {len(labels)} labels")
-        return self._counters.setdefault(name, {})
-
-    def _collect_http(self, counters: dict[str, list[Any]], histograms: dict[str, list[Any]]) -> None:
-        requests = []
-        for (method, status, upstream), series in self._http.items():
-            if series.count:
-                word = OVERFLOW if method == OVERFLOW else str(status) if status else OTHER
-                requests.append([[method, word, upstream], series.count])
-                series.count = 0
-        if requests:
-            counters[Metric.HTTP_REQUESTS] = requests
-        _collect_histograms(Metric.HTTP_LATENCY, self._latency, histograms)
-        _collect_histograms(Metric.TCP_DURATION, self._tcp_duration, histograms)
-
-    def _collect_listeners(self, counters: dict[str, list[Any]], gauges: dict[str, list[Any]]) -> None:
+        for family, series in self._gauges.items():
+            gauges[family] = [[list(labels), value] for labels, value in series.items()]
+        self._gauges.clear()
         for name, listener in self._listeners.items():
-            for family, attribute in _LISTENER_COUNTERS:
-                amount = getattr(listener, attribute)
-                if amount:
-                    counters.setdefault(family, []).append([[name], amount])
-                    setattr(listener, attribute, 0)
             for family, attribute in _LISTENER_GAUGES:
                 gauges.setdefault(family, []).append([[name], getattr(listener, attribute)])
-
-    def _collect_upstreams(
-        self, counters: dict[str, list[Any]], histograms: dict[str, list[Any]], gauges: dict[str, list[Any]]
-    ) -> None:
-        for (service, name), upstream in self._upstreams.items():
-            labels = [service, name]
-            if upstream.pool_reused:
-                counters.setdefault(Metric.UPSTREAM_POOL_REUSED, []).append([labels, upstream.pool_reused])
-                upstream.pool_reused = 0
-            for result, amount in upstream.connects.items():
-                counters.setdefault(Metric.UPSTREAM_CONNECTS, []).append([[*labels, result], amount])
-            upstream.connects.clear()
+        for pair, upstream in self._upstreams.items():
             for family, attribute in _UPSTREAM_GAUGES:
-                gauges.setdefault(family, []).append([labels, getattr(upstream, attribute)])
-        times = {pair: upstream.connect_time for pair, upstream in self._upstreams.items()}
-        _collect_histograms(Metric.UPSTREAM_CONNECT_TIME, times, histograms)
+                gauges.setdefault(family, []).append([list(pair), getattr(upstream, attribute)])
+        report = {"gauges": gauges}
+        if self._exemplars:
+            found = [[[method, name], bucket, *what] for (method, name, bucket), what in self._exemplars.items()]
+            report["exemplars"] = {Metric.HTTP_LATENCY: found}
+            self._exemplars.clear()
+        return report
 
-    def _forget_left(self) -> None:
-        """Let go of series of endpoints that left, which this collection has just reported for the last time."""
-        if self._retained is None:
-            return
-        names = {name for _, name in self._retained} | {NO_UPSTREAM, OVERFLOW}
-        for pair in [pair for pair in self._upstreams if pair not in self._retained]:
-            del self._upstreams[pair]
-        for key in [key for key in self._http if key[2] not in names]:
-            del self._http[key]
-        for table in (self._latency, self._tcp_duration):
-            for labels in [labels for labels in table if labels[1] not in names]:
-                del table[labels]
-        self._retained = None
+    def _at(self, name: str, labels: Labels) -> int:
+        """Where a series' values begin."""
+        table = self._series[name]
+        at = table.get(labels)
+        if at is None:
+            family = FAMILIES[name]
+            if self._current is not None and not self._current.holds(family, labels):
+                return NOWHERE
+            at = self._ledger.open(family, labels) if len(table) < self._max_series else None
+            if at is None:
+                return self._ledger.overflow(family)
+            table[labels] = at
+        return at
+
+    def _new_http(self, method: str, status: int, upstream: str) -> tuple[int, int]:
+        folded = fold_method(method)
+        word = str(status) if 100 <= status <= 599 else OTHER
+        requests = (folded, word, upstream)
+        found = self._at(Metric.HTTP_REQUESTS, requests), self._at(Metric.HTTP_LATENCY, (folded, upstream))
+        if folded == method and word != OTHER and requests in self._series[Metric.HTTP_REQUESTS]:
+            self._http[method, status, upstream] = found
+        return found
+
+
+def _observe(words: memoryview[float], at: int, buckets: tuple[float, ...], total: int, seconds: float) -> None:
+    words[at + bisect_left(buckets, seconds)] += 1.0
+    words[at + total] += seconds
+
+
+def _nowhere(family: str, *more: str) -> int:
+    return NOWHERE
 
 
 def fold_method(method: str) -> str:
     """``method`` when it is one of the methods of HTTP (they are case-sensitive), else ``OTHER``."""
     return method if method in METHODS else OTHER
-
-
-def _collect_histograms(family: str, table: dict[tuple[str, str], Histogram], histograms: dict[str, list[Any]]) -> None:
-    for labels, histogram in table.items():
-        taken = histogram.take()
-        if taken is not None:
-            histograms.setdefault(family, []).append([list(labels), *taken])

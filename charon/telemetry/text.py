@@ -115,21 +115,25 @@ def _bounded_field(key: str, value: Any, limit: int) -> Any:
 
 
 class Timestamps:
-    """RFC 3339 in UTC with milliseconds; the part up to the second is made once a second."""
+    """RFC 3339 in UTC with milliseconds; made once a millisecond, the part up to the second once a second."""
 
-    __slots__ = ("_prefix", "_second")
+    __slots__ = ("_millisecond", "_prefix", "_second", "_text")
 
     def __init__(self) -> None:
-        self._second = -1
-        self._prefix = ""
+        self._second = self._millisecond = -1
+        self._prefix = self._text = ""
 
     def format(self, wall: float) -> str:
         """``wall``, in Unix seconds, as ``2024-05-01T12:00:00.123Z``."""
-        second = int(wall)
-        if second != self._second:
-            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            self._second = second
-        return self._prefix + _MILLISECONDS[int((wall - second) * 1000)]
+        millisecond = int(wall * 1000)
+        if millisecond != self._millisecond:
+            second, rest = divmod(millisecond, 1000)
+            if second != self._second:
+                self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+                self._second = second
+            self._text = self._prefix + _MILLISECONDS[rest]
+            self._millisecond = millisecond
+        return self._text
 
 
 _MILLISECONDS: Final = tuple(f".{ms:03d}Z" for ms in range(1000))

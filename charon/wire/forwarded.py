@@ -29,7 +29,10 @@ _SCHEMES: Final = frozenset((b"http", b"https"))
 _CHAIN: Final = re.compile(rb"[0-9A-Za-z.:_\-\[\]%, \t]++")
 
 # Written anew below, so not passed through from trusted peers.
-_REWRITTEN: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"via"))
+_CLIENT_CERT: Final = b"x-forwarded-client-cert"
+_REWRITTEN: Final = frozenset(
+    (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"via", _CLIENT_CERT)
+)
 
 
 def parse_address(text: str) -> _Address | None:
@@ -123,7 +126,7 @@ def _node(peer: bytes) -> bytes:
     return b'"[%b]"' % peer if b":" in peer else peer
 
 
-def _trusted_lines(head: RequestHead, peer: bytes, scheme: bytes) -> bytes:
+def _trusted_lines(head: RequestHead, peer: bytes, scheme: bytes, client_cert: bytes) -> bytes:
     """What a trusted peer said, with this hop added."""
     chain = [value for value in _values(head, b"x-forwarded-for") if _CHAIN.fullmatch(value)]
     if peer:
@@ -143,29 +146,40 @@ def _trusted_lines(head: RequestHead, peer: bytes, scheme: bytes) -> bytes:
         # Without this hop the chain would say that our own peer is the client.
         elements.append(b"for=%b;proto=%b" % (_node(peer), scheme))
         lines.append(b"Forwarded: " + b", ".join(elements))
+    certs = [value for value in _values(head, _CLIENT_CERT) if value]
+    if client_cert:
+        certs.append(client_cert)
+    if certs:
+        lines.append(b"X-Forwarded-Client-Cert: " + b",".join(certs))
     lines += [b"%b: %b" % field for field in head.forwarded or () if field[0] not in _REWRITTEN]
     return b"\r\n".join(lines) + b"\r\n"
 
 
-def request_extra(head: RequestHead, peer_ip: str, scheme: bytes, trusted: bool, instance: bytes) -> bytes:
-    """The lines X-Forwarded-For, -Proto, -Host and Via for the next hop, each with its CRLF.
+def request_extra(
+    head: RequestHead, peer_ip: str, scheme: bytes, trusted: bool, instance: bytes, client_cert: bytes = b""
+) -> bytes:
+    """The lines X-Forwarded-For, -Proto, -Host, -Client-Cert and Via for the next hop, each with its CRLF.
 
     ``peer_ip`` is the address of the socket's peer, empty for a Unix socket; ``scheme`` is ``http`` or ``https``.
+    ``client_cert`` is what X-Forwarded-Client-Cert says of the peer's own certificate, empty where it has shown none.
     What an untrusted peer sent of this family is dropped and replaced; what a trusted one sent is continued. Via is
     always continued (RFC 9110 7.6.3), with the version in which the request came.
     """
     peer = b"" if peer_ip == UNIX else peer_ip.encode("ascii")
     if head.forwarded is None and peer and head.host and head.version == 11:  # nearly always
-        return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nVia: 1.1 charon-%b\r\n" % (
+        lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nVia: 1.1 charon-%b\r\n" % (
             peer, scheme, head.host, instance,
         )  # fmt: skip
+        return lines + b"X-Forwarded-Client-Cert: %b\r\n" % client_cert if client_cert else lines
     if trusted:
-        lines = _trusted_lines(head, peer, scheme)
+        lines = _trusted_lines(head, peer, scheme, client_cert)
     else:
         lines = b"X-Forwarded-For: %b\r\n" % peer if peer else b""
         lines += b"X-Forwarded-Proto: %b\r\n" % scheme
         if head.host:
             lines += b"X-Forwarded-Host: %b\r\n" % head.host
+        if client_cert:
+            lines += b"X-Forwarded-Client-Cert: %b\r\n" % client_cert
     return lines + _via(head, instance)
 
 

@@ -13,7 +13,11 @@ from statistics import median
 from scripts.benchlib.peers import PEERS
 from scripts.benchlib.procs import LOAD_CORES, PEER_CORES, BenchError, prepare
 from scripts.benchlib.runner import Result, run
-from scripts.benchlib.workloads import WORKLOADS, Options
+from scripts.benchlib.tls_workloads import Https, HttpsNew
+from scripts.benchlib.workloads import Http, HttpFull, HttpRecords, Memory, Options, TcpBulk, TcpMessages, Workload
+
+KINDS = (Http, HttpFull, HttpRecords, Https, HttpsNew, TcpBulk, TcpMessages, Memory)
+WORKLOADS: dict[str, type[Workload]] = {kind.name: kind for kind in KINDS}
 
 REFERENCES = ("envoy", "nginx")
 _NUMBERS = {  # option: default, meaning
@@ -57,7 +61,7 @@ def _table(result: Result) -> str:
             for name in REFERENCES if column.ratio else ():
                 row.append(_span(result.ratios(peer, name, column.key), 2) if peer else f"÷ {name}")
             if column.over:
-                row.append(_span(result.differences(peer, column.key), column.digits) if peer else "over bare")
+                row.append(_span(result.differences(peer, column.key), column.digits) if peer else "over")
     for row, peer in zip(rows, ["", *result.samples], strict=True):
         row.append(_span(result.values(peer, "others_percent"), 0) if peer else "others on its core %")
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]

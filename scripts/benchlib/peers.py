@@ -1,6 +1,7 @@
 """The proxies: each writes its configuration for a setup and names the command that runs it in the foreground."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ NEVER_REACHED = 1_000_000
 class Setup:
     """One listener before one backend, both on 127.0.0.1, one worker; with ``access_log``, a JSON line a request."""
 
-    mode: str  # http or tcp
+    mode: str  # http, https or tcp
     listen: int
     backend: int
     access_log: bool
@@ -35,8 +36,30 @@ class Setup:
         return str(self.folder / name)
 
 
+class Certificate:
+    """The one that every peer shows, in the folder of the run, which is above that of the setup."""
+
+    cert, key = "cert.pem", "key.pem"
+
+    @classmethod
+    def make(cls, folder: Path) -> None:
+        (folder / cls.key).touch(0o600)
+        argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        argv += ["-subj", "/CN=bench.test", "-days", "2", "-keyout", cls.key, "-out", cls.cert]
+        subprocess.run(argv, cwd=folder, check=True, capture_output=True)
+
+    @classmethod
+    def of(cls, setup: Setup) -> tuple[str, str]:
+        return str(setup.folder.parent / cls.cert), str(setup.folder.parent / cls.key)
+
+
 class Peer:
+    """``over`` names the peer that has less to do: what this one has over it is what that costs. ``access_log`` is
+    None where the command line decides."""
+
     name = ""
+    over = ""
+    access_log: bool | None = None
     version_argv: tuple[str, ...] = ()
     stdout = "stdout"
 
@@ -71,7 +94,11 @@ class Charon(Peer):
         return self.protection
 
     def command(self, setup: Setup) -> list[str]:
-        listener = {"name": "bench", "address": f"127.0.0.1:{setup.listen}", "protocol": setup.mode}
+        listener: dict[str, Any] = {"name": "bench", "address": f"127.0.0.1:{setup.listen}"}
+        listener["protocol"] = "tcp" if setup.mode == "tcp" else "http"
+        if setup.mode == "https":
+            cert, key = Certificate.of(setup)
+            listener["tls"] = {"enabled": True, "cert_file": cert, "key_file": key, "client_auth": "none"}
         config = {
             **self.settings(setup),
             "workers": 1,
@@ -87,6 +114,7 @@ class CharonFull(Charon):
     """With breaker, probes, passive health, retries and a rate limit that is never reached."""
 
     name = "charon-full"
+    over = "charon"
     protection: ClassVar[dict[str, Any]] = {
         "circuit_breaker": {"enabled": True},
         "health_check": {"enabled": True, "interval": "1s"},
@@ -95,10 +123,44 @@ class CharonFull(Charon):
     }
 
 
+_UNCOUNTED = """
+import charon.net.patch
+from charon.telemetry import metrics
+metrics.WorkerMetrics.http_request = metrics.UpstreamMetrics.reused = lambda *arguments: None
+"""
+
+
+class CharonUncounted(Charon):
+    """No access log, and what counts a request taken out, which no configuration does."""
+
+    name = "charon-uncounted"
+    access_log = False
+
+    def command(self, setup: Setup) -> list[str]:
+        setup.write("sitecustomize.py", _UNCOUNTED)  # which every Python imports when it starts
+        path = os.pathsep.join([str(setup.folder), os.environ.get("PYTHONPATH", str(_ROOT))])
+        return ["env", f"PYTHONPATH={path}", *super().command(setup)]
+
+
+class CharonCounted(Charon):
+    """Metrics, and no access log."""
+
+    name = "charon-counted"
+    over = "charon-uncounted"
+    access_log = False
+
+
+class CharonLogged(Charon):
+    """Metrics, and a JSON line a request to a file."""
+
+    name = "charon-logged"
+    over = "charon-counted"
+    access_log = True
 class CharonTraced(Charon):
     """With tracing of every hundredth request, exported to the backend, which says yes to everything."""
 
     name = "charon-traced"
+    over = "charon"
     ratio = 0.01
 
     def settings(self, setup: Setup) -> dict[str, Any]:
@@ -174,6 +236,7 @@ class EnvoyFull(Envoy):
     """With the equivalent of what charon-full has; its circuit breakers are bounds, outlier detection sets aside."""
 
     name = "envoy-full"
+    over = "envoy"
     retries: ClassVar[dict[str, Any]] = {"retry_policy": {"retry_on": "connect-failure,reset", "num_retries": 2}}
     protection: ClassVar[dict[str, Any]] = {
         "circuit_breakers": {"thresholds": [{"max_requests": 10_000, "retry_budget": {}}]},
@@ -213,7 +276,7 @@ _NGINX_PROXY = """
   access_log LOG;
   upstream backend { server 127.0.0.1:BACKEND; keepalive 64; keepalive_requests 1000000000; keepalive_timeout 1h; }
   server {
-    listen 127.0.0.1:LISTEN;
+    listen 127.0.0.1:LISTEN TLS;
     location / {
       proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection "";
       proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
@@ -243,7 +306,12 @@ class Nginx(Peer):
     version_argv = ("nginx", "-v")
 
     def command(self, setup: Setup) -> list[str]:
-        text = _NGINX + _NGINX_HTTP + _NGINX_PROXY
+        tls = ""
+        if setup.mode == "https":
+            tls = "ssl; ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv1.2 TLSv1.3".format(
+                *Certificate.of(setup)
+            )
+        text = _NGINX + _NGINX_HTTP + _NGINX_PROXY.replace("TLS", tls)
         if setup.mode == "tcp":
             text = f"load_module /usr/lib/nginx/modules/ngx_stream_module.so; {_NGINX} {_NGINX_STREAM}"
         log = f"{setup.log} json buffer=64k flush=1s" if setup.access_log else "off"
@@ -280,13 +348,8 @@ backend all\n{"http-reuse always" if http else ""}\nserver one 127.0.0.1:{setup.
 PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
-        Charon(),
-        CharonFull(),
-        CharonTraced(),
-        CharonTracedAll(),
-        Envoy(),
-        EnvoyFull(),
-        Nginx(),
-        Haproxy(),
+        *(Charon(), CharonFull(), CharonUncounted(), CharonCounted(), CharonLogged()),
+        *(CharonTraced(), CharonTracedAll()),
+        *(Envoy(), EnvoyFull(), Nginx(), Haproxy()),
     )
 }

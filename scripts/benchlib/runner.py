@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from scripts.benchlib.peers import Peer, Setup
+from scripts.benchlib.peers import PEERS, Peer, Setup
 from scripts.benchlib.procs import BenchError, free_port, peer_core_busy_seconds
 from scripts.benchlib.workloads import Options, Sample, Workload
 
@@ -27,10 +27,9 @@ class Result:
         return [a / b for a, b in zip(self.values(peer, key), self.values(reference, key), strict=False) if b]
 
     def differences(self, peer: str, key: str) -> list[float]:
-        """Round by round, what ``NAME-MORE`` has over ``NAME``; none for other peers."""
-        bare = peer.partition("-")[0]
-        pairs = zip(self.values(peer, key), self.values(bare, key), strict=False)
-        return [a - b for a, b in pairs] if bare != peer else []
+        """Round by round, what a peer has over the one that has less to do; none for those without such a one."""
+        pairs = zip(self.values(peer, key), self.values(PEERS[peer].over, key), strict=False)
+        return [a - b for a, b in pairs]
 
 
 def run(kind: type[Workload], peers: list[Peer], options: Options) -> Result:
@@ -65,7 +64,8 @@ def _round(result: Result, peer: Peer, backend: int) -> None:
 def _sample(workload: Workload, peer: Peer, backend: int) -> Sample:
     options = workload.options
     with TemporaryDirectory(prefix=f"{peer.name}-", dir=workload.folder) as folder:
-        setup = Setup(workload.mode, free_port(), backend, options.access_log, options.room, Path(folder))
+        log = options.access_log if peer.access_log is None else peer.access_log
+        setup = Setup(workload.mode, free_port(), backend, log, options.room, Path(folder))
         with peer.start(setup) as running:
             running.wait_ready(workload.probe, setup.listen)
             others, began = peer_core_busy_seconds() - running.cpu_seconds(), time.monotonic()

@@ -35,7 +35,7 @@ class Options:
 @dataclass(frozen=True)
 class Column:
     """A figure of every sample; with ``ratio`` the table compares it with the reference peers, with ``over`` each
-    peer called ``NAME-MORE`` with ``NAME``."""
+    peer with the one that has less to do."""
 
     key: str
     title: str
@@ -90,6 +90,7 @@ class Http(Workload):
     name = "http"
     text = "HTTP keep-alive, {connections} connections, 100-byte answers, {log}"
     logged = True
+    scheme = "http"
     columns = (
         Column("cpu_us", "CPU µs/request", 1, ratio=True),
         Column("per_second", "requests/s", 0),
@@ -122,8 +123,11 @@ class Http(Workload):
     def _wrk(self, port: int, seconds: int) -> dict[str, float]:
         (self.folder / "wrk.lua").write_text(self.script)
         argv = ["wrk", "-t1", f"-c{self.options.connections}", f"-d{seconds}s", "-s", str(self.folder / "wrk.lua")]
+        argv.append(f"{self.scheme}://127.0.0.1:{port}/")
         try:
-            ran = subprocess.run([*argv, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=False)
+            ran = subprocess.run(
+                [*argv, f"{self.scheme}://127.0.0.1:{port}/"], capture_output=True, text=True, check=False
+            )
         except FileNotFoundError as missing:
             raise BenchError("wrk is not installed") from missing
         _before, mark, report = ran.stdout.partition("REPORT ")
@@ -142,13 +146,22 @@ class HttpFull(Http):
     columns = (Column("cpu_us", "CPU µs/request", 1, over=True), *Http.columns[1:])
 
 
+class HttpRecords(Http):
+    """The same requests, counted and logged or not."""
+
+    name = "http-records"
+    text = "HTTP keep-alive, {connections} connections, 100-byte answers; what counting and logging a request cost"
+    peers = ("charon-uncounted", "charon-counted", "charon-logged")
+    columns = HttpFull.columns
+
+
 class HttpTraced(Http):
     """The same requests with tracing, beside bare ones. The exporter's process counts too."""
 
     name = "http-traced"
     text = Http.text + "; -traced: 1 % of the requests are sampled, -traced-all: all"
     peers = ("charon", "charon-traced", "charon-traced-all")
-    columns = (Column("cpu_us", "CPU µs/request", 1, over=True), *Http.columns[1:])
+    columns = HttpFull.columns
 
 
 class TcpMessages(Http):
@@ -237,8 +250,3 @@ class Memory(Workload):
             if abs(last - previous) <= previous / 1000:
                 break
         return last
-
-
-WORKLOADS: dict[str, type[Workload]] = {
-    kind.name: kind for kind in (Http, HttpFull, HttpTraced, TcpBulk, TcpMessages, Memory)
-}

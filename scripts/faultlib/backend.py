@@ -3,13 +3,16 @@
 Orders come as JSON lines on standard input, and each is answered by a line: ``{"set": {...}}`` changes how it behaves
 (:class:`Behaviour`), ``{"tell": true}`` asks what it has seen. It ends with its input. Times are monotonic seconds.
 
-``/wait`` is never answered, ``/download`` never ends; every other path is answered once the request has come whole.
+``/wait`` is never answered, ``/download`` never ends, ``/tunnel`` becomes a WebSocket that gives back every byte; every
+other path is answered once the request has come whole.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import fcntl
+import hashlib
 import json
 import random
 import struct
@@ -20,11 +23,21 @@ from time import monotonic
 from typing import Any
 
 _BLOCK = b"x" * 65_536
+_SWITCH = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n"
+)
+
+
+def _accept(key: str) -> bytes:
+    """RFC 6455, section 4.2.2."""
+    return base64.b64encode(hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
 
 
 @dataclass
 class Behaviour:
     """``delay`` before each answer; ``failing``, a share of 0 to 1, is answered with ``status``.
+
+    ``lanes`` is how many requests are worked on at the same time, others wait their turn: with ``delay`` a capacity.
 
     ``idle`` is how long, at most, a kept connection stays open after an answer; for the last ``deaf`` seconds of that
     nothing is read any more, so that what comes then is lost: the race that every keep-alive connection can run into.
@@ -33,6 +46,7 @@ class Behaviour:
     delay: float = 0.0
     failing: float = 0.0
     status: int = 500
+    lanes: int | None = None
     idle: float | None = None
     deaf: float = 0.0
 
@@ -44,9 +58,11 @@ class Backend:
         self.left: dict[str, float] = {}  # id of a request whose connection ended before its answer did: when
         self.idle_closed = 0
         self.races = 0
+        self._lanes: asyncio.Semaphore | None = None
 
     def tell(self) -> dict[str, Any]:
-        return vars(self) | {"behaviour": vars(self.behaviour)}
+        seen = {key: value for key, value in vars(self).items() if not key.startswith("_")}
+        return seen | {"behaviour": vars(self.behaviour)}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -68,6 +84,12 @@ class Backend:
         self.requests.append((monotonic(), method, name, target))
         try:
             await reader.readexactly(int(fields.get("content-length", 0)))
+            if target == "/tunnel":
+                writer.write(_SWITCH % _accept(fields["sec-websocket-key"]))
+                while data := await reader.read(65_536):
+                    writer.write(data)
+                    await writer.drain()
+                return False
             if target == "/wait":
                 await reader.readexactly(1)
             if target == "/download":
@@ -80,7 +102,12 @@ class Backend:
             self.left[name] = monotonic()
             raise
         behaviour = self.behaviour
-        if behaviour.delay:
+        if behaviour.lanes is not None:
+            if self._lanes is None:
+                self._lanes = asyncio.Semaphore(behaviour.lanes)
+            async with self._lanes:
+                await asyncio.sleep(behaviour.delay)
+        elif behaviour.delay:
             await asyncio.sleep(behaviour.delay)
         status = behaviour.status if behaviour.failing and random.random() < behaviour.failing else 200
         writer.write(b"HTTP/1.1 %d Said\r\nContent-Length: 2\r\n\r\nok" % status)

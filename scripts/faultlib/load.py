@@ -3,6 +3,11 @@
 ``python -m scripts.faultlib.load SPECIFICATION RESULT``: streams of requests as JSON, and where the answers are
 written. It says ``began SECONDS`` (monotonic) when the first request is due. Latency counts from when a request was
 due, so that a stall shows in all the requests that it delays.
+
+Every request that does not get its whole answer is a failure and is told as one, whatever the reason; nothing is tried
+again. A connection that ends while it carries no request is no failure: it is not used again, as any client does. One
+that ends under a request, before a byte of the answer, is a failure all the same, although a client might try again
+what was sent on a kept-alive connection: the reason says that it was one, so that a reader may judge.
 """
 
 from __future__ import annotations
@@ -10,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import ssl
 import sys
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -35,6 +42,10 @@ class Stream:
     path: str = "/"
     body: int = 0
     poisson: bool = False
+    fresh: bool = False
+    """A connection for each request."""
+    tls: bool = False
+    """Over TLS; whom the other side is, is not looked at."""
 
 
 class Answer(NamedTuple):
@@ -67,7 +78,8 @@ class _Request:
     def bytes(self) -> bytes:
         stream = self.stream
         length = f"Content-Length: {stream.body}\r\n" if stream.body or stream.method == "POST" else ""
-        head = f"{stream.method} {stream.path} HTTP/1.1\r\nHost: fault.test\r\nX-Id: {self.id}\r\n{length}\r\n"
+        last = "Connection: close\r\n" if stream.fresh else ""
+        head = f"{stream.method} {stream.path} HTTP/1.1\r\nHost: fault.test\r\nX-Id: {self.id}\r\n{last}{length}\r\n"
         return head.encode() + b"x" * stream.body
 
 
@@ -80,6 +92,7 @@ class _Connection(asyncio.Protocol):
         self.request: _Request | None = None
         self.transport: asyncio.Transport | None = None
         self._data = b""
+        self._carried = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -88,6 +101,7 @@ class _Connection(asyncio.Protocol):
     def send(self, request: _Request) -> None:
         assert self.transport is not None
         self.request = request
+        self._carried += 1
         request.sent = monotonic()
         self.transport.write(request.bytes())
 
@@ -113,7 +127,10 @@ class _Connection(asyncio.Protocol):
         if self in self.generator.idle[self.port]:
             self.generator.idle[self.port].remove(self)
         if self.request is not None:
-            self.generator.finish(self.request, 0, "reset" if error else "closed without an answer")
+            how = "reset" if error else "closed"
+            when = "amid the answer" if self._data else "without an answer"
+            where = "kept-alive" if self._carried > 1 else "new"
+            self.generator.finish(self.request, 0, f"{how} {when}, {where} connection")
 
 
 class Generator:
@@ -156,7 +173,7 @@ class Generator:
     def _launch(self, request: _Request) -> None:
         self._open += 1
         idle = self.idle[request.stream.port]
-        if idle:
+        if idle and not request.stream.fresh:
             idle.pop().send(request)
         elif self.connections >= MOST_CONNECTIONS:
             self.finish(request, 0, f"{MOST_CONNECTIONS} connections are busy")
@@ -168,13 +185,14 @@ class Generator:
 
     async def _connect(self, request: _Request) -> None:
         port = request.stream.port
+        context = _no_questions() if request.stream.tls else None
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: _Connection(self, port), "127.0.0.1", port
+                lambda: _Connection(self, port), "127.0.0.1", port, ssl=context, ssl_handshake_timeout=None
             )
         except OSError as error:
             self.connections -= 1
-            self.finish(request, 0, f"cannot connect: {error.strerror}")
+            self.finish(request, 0, f"cannot connect: {error.strerror or error}")
         else:
             connection.send(request)
 
@@ -186,6 +204,14 @@ class Generator:
         self.answers.append(
             Answer(stream.name, request.id, stream.method, request.due, request.sent, monotonic(), status, reason)
         )
+
+
+@cache
+def _no_questions() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def specification(streams: list[Stream]) -> str:

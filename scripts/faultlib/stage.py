@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
@@ -85,6 +85,47 @@ class BackendProcess(Worker):
         return answer
 
 
+class Tunnels(Worker):
+    """See :mod:`scripts.faultlib.tunnels`. All of them are open."""
+
+    def __init__(self, port: int, count: int) -> None:
+        super().__init__("tunnels", str(port), str(count))
+        found = json.loads(self.line())
+        if found["opened"] != count:
+            raise StageError(f"of {count} WebSockets {found['opened']} could be opened: {found['problems']}")
+
+    def echo(self) -> dict[str, Any]:
+        """Send bytes through each and tell how it went."""
+        return self._order("echo")
+
+    def tell(self) -> dict[str, Any]:
+        """How they are."""
+        return self._order("tell")
+
+    def _order(self, word: str) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.line())
+        return answer
+
+
+class Crowd(Worker):
+    """See :mod:`scripts.faultlib.crowd`. All of them are connected."""
+
+    def __init__(self, port: int, count: int, send: bytes, every: float) -> None:
+        super().__init__("crowd", str(port), str(count), send.hex(), str(every))
+        self.line()
+
+    def order(self, word: str) -> dict[str, Any]:
+        """``tell`` or ``close``; how they are."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.line())
+        return answer
+
+
 class LoadProcess(Worker):
     """See :mod:`scripts.faultlib.load`. ``began`` is when its first request was due."""
 
@@ -137,10 +178,21 @@ class Stage:
 
     # -- what plays ---------------------------------------------------------------------------------------------
 
-    def charon(self, config: dict[str, Any], *, access_log: bool = False) -> CharonProcess:
-        """Charon with ``workers`` workers; breaker and health checks are off where ``config`` does not name them."""
+    def charon(
+        self,
+        config: dict[str, Any],
+        *,
+        access_log: bool = False,
+        registry: str | None = None,
+        prefix: Sequence[str] = (),
+    ) -> CharonProcess:
+        """Charon with ``workers`` workers; breaker and health checks are off where ``config`` does not name them.
+
+        ``registry`` is the text of registry.yaml; ``prefix`` a command that runs Charon."""
         config = {"logging": {"access_log": access_log}, **config}
-        process = CharonProcess(self.folder(), config, workers=self.workers)
+        process = CharonProcess(self.folder(), config, workers=self.workers, prefix=prefix)
+        if registry is not None:
+            process.write_registry(registry)
         self.enter(process)
         return process
 
@@ -155,6 +207,18 @@ class Stage:
         load = LoadProcess(self.folder(), list(streams))
         self._stack.callback(load.end)
         return load
+
+    def tunnels(self, port: int, count: int) -> Tunnels:
+        """Open WebSockets."""
+        tunnels = Tunnels(port, count)
+        self._stack.callback(tunnels.end)
+        return tunnels
+
+    def crowd(self, port: int, count: int, send: bytes = b"", every: float = 0.0) -> Crowd:
+        """Connections that say ``send``, and one byte more ``every`` so many seconds (0: never)."""
+        crowd = Crowd(port, count, send, every)
+        self._stack.callback(crowd.end)
+        return crowd
 
     def program(self, module: str, *arguments: str) -> Worker:
         """Another program of this package."""
@@ -214,6 +278,15 @@ def transitions(charon: CharonProcess, state: str, upstreams: Collection[str] = 
     if not upstreams:
         return int(total(metrics, name, to_state=state))
     return int(sum(total(metrics, name, to_state=state, upstream=upstream) for upstream in upstreams))
+
+
+def status(charon: CharonProcess) -> dict[str, Any]:
+    """What Charon says of itself."""
+    code, body = charon.admin("/api/status")
+    if code != 200:
+        raise StageError(f"the admin socket answers {code} to /api/status")
+    found: dict[str, Any] = json.loads(body)
+    return found
 
 
 class Holdings:

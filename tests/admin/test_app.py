@@ -49,6 +49,11 @@ class World:
     def drain(self, delay: float) -> None:
         self.asked.append(delay)
 
+    def intercept(self, command: str) -> dict[str, Any]:
+        if self.problems:
+            raise StartError(self.problems[0])
+        return {"enabled": True, "did": command}
+
     def set_log_level(self, level: str) -> None:
         self.asked.append(level)
 

@@ -28,6 +28,7 @@ from charon.proxy.stages import limit_rate
 from charon.shared.limiter import Limiter
 from charon.shared.table import SharedTable
 from charon.telemetry.events import EventLog
+from charon.telemetry.ledger import Ledger
 from charon.telemetry.metrics import WorkerMetrics
 from charon.telemetry.sink import LogSink
 from charon.wire.messages import HeadLimits, parse_request
@@ -45,7 +46,7 @@ class DataPlane:
     def __init__(self, folder: Path) -> None:
         self.sink = LogSink(str(folder / "log"))
         table = SharedTable.create(1)
-        self.sharing = Sharing(table, 0, b"secret", WorkerMetrics(), EventLog(self.sink))
+        self.sharing = Sharing(table, 0, b"secret", WorkerMetrics(Ledger.create()), EventLog(self.sink))
 
     def compile(self, found: Settings) -> None:
         """Everything that a worker makes of a snapshot, and what its rules then do with a request."""

@@ -10,23 +10,11 @@ from tests.config.support import Folder
 TARGET = "target_service_addr: a:1\n"
 
 REFUSED = [
-    ("tls", "{enabled: yes}"),
-    ("intercept", "{enabled: true}"),
-    ("protocol", "auto"),
     ("admin.address", "127.0.0.1:1"),
-    ("services.x.tls", "{enabled: true}"),
-    ("listeners[0].tls", "{enabled: true, allowed_identities: [a]}"),
-    ("listeners[0].protocol", "auto"),
 ]
 
 OFF = [
-    ("tls", "{enabled: false, cert_dir: ./certs, server_port: '8443', upstream_tls: false}"),
-    ("tls", "{}"),
-    ("intercept", "{enabled: off}"),
-    ("protocol", "http"),
     ("admin.address", "none"),
-    ("services.x.tls", "{enabled: false}"),
-    ("listeners[0].tls", "{enabled: false}"),
 ]
 
 
@@ -51,27 +39,21 @@ def test_a_feature_that_is_switched_off_is_accepted(folder: Folder, key: str, va
     assert folder.problems(text_with(key, value)) == []
 
 
-def test_tls_to_endpoints_without_tls_is_refused(folder: Folder) -> None:
-    assert folder.problems(TARGET + "tls: {enabled: false, upstream_tls: true}") == [
-        "2: tls.upstream_tls: not available in this version"
-    ]
-
-
 @pytest.mark.parametrize("later", NOT_YET, ids=lambda later: later.key)
 def test_every_entry_names_a_key_of_the_schema_and_is_tried_above(later: availability.Later) -> None:
     path = later.key.split(".")
     block = block_at(tuple(EVERYWHERE if step == "*" else step for step in path[:-1]))
     assert block is not None
     assert path[-1] in block.model_fields
-    assert any(key.endswith(later.key) for key, _ in REFUSED) or later.key == "tls.upstream_tls"
+    assert any(key.endswith(later.key) for key, _ in REFUSED)
 
 
 def test_a_feature_lands_by_deleting_its_line(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    rest = {key: later for key, later in availability._BY_KEY.items() if key != "intercept"}
+    rest = {key: later for key, later in availability._BY_KEY.items() if key != "admin.address"}
     monkeypatch.setattr(availability, "_BY_KEY", rest)
-    assert folder.load(TARGET + "intercept: {enabled: true}").root.intercept.enabled
+    assert folder.load(TARGET + "admin: {address: '127.0.0.1:1'}").root.admin.address is not None
 
 
 def test_a_service_may_be_named_like_a_key(folder: Folder) -> None:
-    text = TARGET + "services: {tls: {addresses: [a:1]}, routes: {tls: {enabled: on}}, intercept: {addresses: [a:1]}}"
-    assert folder.problems(text) == ["2: services.routes.tls: not available in this version"]
+    text = TARGET + "services: {protocol: {addresses: [a:1]}, routes: {}, tracing: {addresses: [a:1]}}"
+    assert folder.problems(text) == []

@@ -11,8 +11,10 @@ from charon.base.addresses import Address
 from charon.base.errors import ConfigError
 from charon.config import files
 from charon.config.admin_socket import default_admin_socket
+from charon.config.compile import compile_settings
 from charon.config.files import find_config
 from charon.config.load import load_config, read_config
+from charon.config.snapshot import ConcurrencySpec, Limits, OverloadSpec
 from tests.config.support import Folder
 
 SHORT = """\
@@ -95,7 +97,10 @@ def test_the_defaults(folder: Folder) -> None:
         "request": None,
         "idle": 90.0,
         "client_header": 10.0,
+        "client_body": 60.0,
         "client_fin": 0.5,
+        "tls_handshake": 10,
+        "detect": 0.2,
     }
     assert listener.limits.model_dump() == {
         "max_connections": 10_000,
@@ -103,10 +108,21 @@ def test_the_defaults(folder: Folder) -> None:
         "max_header_bytes": 65_536,
         "max_headers": 128,
         "max_body_bytes": None,
+        "min_body_rate": None,
         "max_requests_per_endpoint": None,
         "max_pending": None,
         "pending_timeout": 1.0,
+        "adaptive_concurrency": {
+            "enabled": False,
+            "min_limit": 4,
+            "max_limit": 1000,
+            "tolerance": 2.0,
+            "target_latency": None,
+            "remeasure": 30.0,
+        },
+        "max_total_connections": None,
     }
+    assert root.overload.model_dump() == {"max_loop_lag": 0.25, "max_memory": None}
     assert (root.logging.level, root.logging.format, root.logging.environment) == ("info", "json", "production")
     assert (root.logging.access_log, config.log_file) == (True, None)
     assert (root.metrics.path, root.metrics.on_listeners) == ("/metrics", True)
@@ -127,8 +143,11 @@ def test_every_value_that_is_given_is_used(folder: Folder) -> None:
         listen_port: 0
         protocol: tcp
         target_service_addr: http://[::1]:9091
-        timeouts: {connect: 250ms, response_headers: 3, request: 1m, idle: 1h30m, client_header: "5", client_fin: 0}
-        limits: {max_connections: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 10MB}
+        timeouts: {connect: 250ms, response_headers: 3, request: 1m, idle: 1h30m, client_header: "5", client_body: 7s,
+                   client_fin: 0, tls_handshake: 2s, detect: 3s}
+        limits: {max_connections: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 10MB, min_body_rate: 1KiB,
+                 max_total_connections: 70, adaptive_concurrency: {enabled: true, target_latency: 200ms}}
+        overload: {max_loop_lag: none, max_memory: 512MiB}
         logging: {level: WARN, format: console, environment: development, file: logs/c.log, access_log: off}
         metrics: {path: /m, on_listeners: no}
         admin: {socket: run/admin.sock}
@@ -144,8 +163,16 @@ def test_every_value_that_is_given_is_used(folder: Folder) -> None:
         "request": 60,
         "idle": 5400,
         "client_header": 5,
+        "client_body": 7,
         "client_fin": 0,
+        "tls_handshake": 2,
+        "detect": 3,
     }
+    compiled = compile_settings(config)
+    assert compiled.listeners[0].limits == Limits(7, 8192, 9, 10_000_000, 1024)
+    assert compiled.max_connections == 70
+    assert compiled.overload == OverloadSpec(None, 512 * 1024**2)
+    assert compiled.default_service.concurrency == ConcurrencySpec(target_latency=0.2)
     assert listener.limits.max_body_bytes == 10_000_000
     assert config.root.logging.level == "warning"
     assert config.log_file == folder.path / "logs/c.log"
@@ -247,7 +274,7 @@ level: info
 name: x
 target_service_name: [a]
 services:
-  Foo: {addresses: ["https://a:1", x]}
+  Foo: {addresses: ["ftp://a:1", x]}
 trusted_proxies: [10.0.0.1/8, "*"]
 workers: 0
 limits: {max_header_bytes: 3, max_connections: -1}
@@ -271,8 +298,8 @@ logging: {level: verbose, access_log: maybe}
         "13: level: unknown key here; did you mean logging.level?",
         "14: name: unknown key here; it belongs in an entry of listeners",
         "15: target_service_name: a list is given where a name is expected",
-        "17: services.Foo.addresses[0]: https to an endpoint is not available in this version; write http://host:port "
-        "or host:port",
+        "17: services.Foo.addresses[0]: 'ftp://a:1' is not an address; write host:port, [ipv6]:port, http://host:port "
+        "or unix:/path",
         "17: services.Foo.addresses[1]: 'x' is not an address: the port is missing; write host:port, [ipv6]:port, "
         "http://host:port or unix:/path",
         "18: trusted_proxies[0]: '10.0.0.1/8' has address bits to the right of its mask (did you mean 10.0.0.0/8?); "
@@ -318,12 +345,27 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
         ("protocol: tcp", "1: protocol: a tcp listener needs a target_service_name or a target_service_addr"),
         (
             "protocol: tcp\ntarget_service_addr: a:1\nroutes: [{service: x}]",
-            "3: routes: routes are for HTTP; a tcp listener has only a target_service_name or target_service_addr",
+            "3: routes[0]: a route of a tcp listener has a sni and a service: other rules are for HTTP",
         ),
         (
             "target_service_addr: a:1\nlisteners:\n- address: :1\n  protocol: tcp\n  routes: [{service: x}]",
-            "5: listeners[0].routes: routes are for HTTP; a tcp listener has only a target_service_name or "
-            "target_service_addr",
+            "5: listeners[0].routes[0]: a route of a tcp listener has a sni and a service: other rules are for HTTP",
+        ),
+        (
+            "target_service_addr: a:1\nroutes: [{sni: a.test, service: x}]",
+            "2: routes[0].sni: it is for tcp and auto listeners, and http-8080 is neither; give host",
+        ),
+        (
+            "protocol: tcp\nroutes: [{sni: a.test, service: x, path: /x}]",
+            "2: routes[0].path: a route by sni sees nothing but the server name; it has a service and nothing else",
+        ),
+        (
+            "protocol: tcp\nroutes: [{sni: a.test}]",
+            "2: routes[0]: the route has no service",
+        ),
+        (
+            "protocol: tcp\ntls: {enabled: true}\nroutes: [{sni: a.test, service: x}]",
+            "3: routes: TLS that ends at the listener (tcp-8443) is not routed by sni; give tls.enabled: false",
         ),
         ("listeners: []", "1: listeners: there is no listener; give at least one, or listen_port"),
         (

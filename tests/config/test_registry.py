@@ -74,7 +74,10 @@ def test_a_service_may_have_no_address_and_a_registry_no_service() -> None:
         ("services:\n  a: localhost\n", "r:2: services.a: 'localhost' is not an address: the port is missing"),
         ("services:\n  a: b:1\n  a: b:2\n", "r:3: services.a: given twice; it is first given on line 2"),
         ("services:\n  a:\n  - b:1\n  - b:1\n", "r:4: services.a[1]: b:1 is given twice; give it once, with a weight"),
-        ("services:\n  a: https://b:1\n", "r:2: services.a: https to an endpoint is not available in this version"),
+        (
+            "services:\n  a: ['https://b:1', 'http://c:1']\n",
+            "r:2: services.a[1]: a service is reached over https:// at all of its addresses, or at none",
+        ),
         ("services:\n  a:\n  - {address: b:1, weight: 0}\n", "r:3: services.a[0].weight: '0' is not a weight"),
         ("services:\n  a:\n  - {address: b:1, weight: x}\n", "r:3: services.a[0].weight: 'x' is not a weight"),
         ("services:\n  a:\n  - {weight: 1}\n", "r:3: services.a[0].address: an address is expected here"),

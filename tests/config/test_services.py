@@ -252,6 +252,19 @@ HOST = "write a name or an address, with :port where one is wanted, such as api.
             "services.a.limits.max_connections: unknown key here; connections belong to listeners; give it in limits "
             "at the top level or in an entry of listeners",
         ),
+        (
+            "listeners: [{address: ':1', limits: {max_total_connections: 5}}]",
+            "listeners[0].limits.max_total_connections: unknown key here; it counts the connections of all listeners; "
+            "give it in limits at the top level",
+        ),
+        (
+            "limits: {adaptive_concurrency: {min_limit: 2000}}",
+            "limits.adaptive_concurrency.min_limit: it is more than max_limit, 1000",
+        ),
+        (
+            "services: {a: {limits: {adaptive_concurrency: {max_limit: 2}}}}",
+            "services.a.limits.adaptive_concurrency.max_limit: it is less than min_limit, 4",
+        ),
     ],
 )
 def test_mistakes(folder: Folder, text: str, problem: str) -> None:
@@ -266,7 +279,7 @@ def test_what_is_about_endpoints_does_not_belong_to_a_listener(folder: Folder, k
     ]
 
 
-@pytest.mark.parametrize("key", ["max_requests_per_endpoint", "max_pending", "pending_timeout"])
+@pytest.mark.parametrize("key", ["max_requests_per_endpoint", "max_pending", "adaptive_concurrency"])
 def test_limits_of_endpoints_do_not_belong_to_a_listener(folder: Folder, key: str) -> None:
     assert folder.problems(TARGET + f"listeners:\n- address: ':1'\n  limits: {{{key}: 5}}") == [
         f"4: listeners[0].limits.{key}: unknown key here; endpoints are shared by all listeners; give it in limits at "

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charon.base.units import format_duration, format_size, parse_duration, parse_size
+from charon.base.units import format_duration, format_size, in_words, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,12 @@ def test_nothing_but_a_refusal_comes_of_any_text(text: str) -> None:
             assert parse(text) >= 0
         except ValueError as refused:
             assert str(refused)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "1 second"), (59.9, "59 seconds"), (119, "119 seconds"), (120, "2 minutes"), (7199, "119 minutes")]
+    + [(7200, "2 hours"), (172_799, "47 hours"), (172_800, "2 days"), (3.2e8, "3703 days")],
+)
+def test_times_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words

@@ -102,7 +102,7 @@ def test_a_unix_socket_is_one_candidate_with_port_0() -> None:
 @pytest.mark.parametrize("addresses", [("127.0.0.1", "::1"), ("127.0.0.1",), ("::1",)])
 def test_one_address_of_each_family_is_one_endpoint_over_ipv4_first(addresses: tuple[str, ...]) -> None:
     found = endpoints(target("localhost:9091", weight=3), answer(*addresses))
-    assert found == [EndpointSpec("localhost:9091", at(*((host, 9091) for host in addresses)), 3)]
+    assert found == [EndpointSpec("localhost:9091", at(*((host, 9091) for host in addresses)), 3, host="localhost")]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_endpoints_given_twice_are_one_with_both_weights(begin: Begin, world: Wo
     directory = begin(StaticSource({"a": written}))
     assert directory.services()["a"] == (
         EndpointSpec("10.0.0.1:80", at(("10.0.0.1", 80)), 9),
-        EndpointSpec("10.0.0.2:80", at(("10.0.0.2", 80)), 7),
+        EndpointSpec("10.0.0.2:80", at(("10.0.0.2", 80)), 7, host="web"),
     )
 
 

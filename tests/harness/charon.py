@@ -17,6 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness import PATIENCE
+from tests.harness.waiting import eventually
 
 LogLine = dict[str, Any]
 Metrics = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -345,6 +346,18 @@ class CharonProcess:
     def port(self, listener: str | None = None) -> int:
         """The port of a listener."""
         return int(self.address(listener).rpartition(":")[2])
+
+    def port_when_ready(self) -> int:
+        """The port of the one listener, once it serves, by its status: its log goes elsewhere."""
+
+        def look() -> int:
+            try:
+                status = json.loads(self.admin("/api/status")[1])
+            except (FileNotFoundError, ConnectionError):
+                return 0  # it does not listen there yet
+            return int(status["listeners"][0]["address"].rpartition(":")[2]) if status["ready"] else 0
+
+        return eventually(look)
 
     # -- the admin socket ---------------------------------------------------------------------------------------
 

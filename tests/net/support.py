@@ -11,6 +11,7 @@ import gevent
 from gevent import socket
 
 from charon.net.stream import Stream
+from charon.net.tls_stream import TlsStream
 
 LOOPBACK = ("127.0.0.1", 0)
 
@@ -24,6 +25,20 @@ class Wires:
 
     def tcp(self, *, buffers: int | None = None) -> tuple[Stream, socket.socket]:
         """A TCP connection over loopback; ``buffers`` bounds what the kernel holds on its way, in bytes."""
+        raw, peer = self._connected(buffers)
+        return self.stream(raw), self.peer(peer)
+
+    def tls(self, *, buffers: int | None = None) -> tuple[TlsStream, TlsStream]:
+        """The two ends of a TCP connection, neither of which has begun to speak TLS."""
+        raw, peer = self._connected(buffers)
+        other = RawSocket(peer.family, peer.type, peer.proto, peer.detach())
+        other.setblocking(False)
+        ends = TlsStream(raw), TlsStream(other)
+        self._streams += ends
+        return ends
+
+    @staticmethod
+    def _connected(buffers: int | None) -> tuple[RawSocket, socket.socket]:
         listener = socket.socket()
         listener.bind(LOOPBACK)
         listener.listen()
@@ -36,7 +51,7 @@ class Wires:
         raw.setblocking(False)
         peer, _ = listener.accept()
         listener.close()
-        return self.stream(raw), self.peer(peer)
+        return raw, peer
 
     def unix(self) -> tuple[Stream, socket.socket]:
         """A pair of Unix sockets."""

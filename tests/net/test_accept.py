@@ -15,6 +15,7 @@ import pytest
 from gevent.event import Event as Flag
 
 from charon.net.accept import Acceptor, peer_ip, why
+from charon.net.capacity import Capacity
 from charon.net.listen import listen
 from tests.net.support import until
 
@@ -22,12 +23,12 @@ from tests.net.support import until
 class Holding(Acceptor):
     """Keeps every connection until ``release`` is set."""
 
-    def __init__(self, fd: int, max_connections: int = 100) -> None:
+    def __init__(self, fd: int, max_connections: int = 100, capacity: Capacity | None = None) -> None:
         self.errors: list[OSError] = []
         self.held: list[RawSocket] = []
         self.addresses: list[Any] = []
         self.release = Flag()
-        super().__init__(fd, max_connections, self.errors.append)
+        super().__init__(fd, max_connections, self.errors.append, capacity or Capacity(1024))
 
     def handle(self, sock: RawSocket, address: Any) -> None:
         self.held.append(sock)
@@ -106,6 +107,28 @@ def test_a_shortage_pauses_accepting_and_passes(port_and_server: tuple[int, Hold
     assert [error.errno for error in server.errors] == [number] * 3
     assert scarce.asked <= 5  # three failures, one success, one look for more: no spinning
     client.close()
+
+
+def test_listeners_share_the_capacity_of_their_process() -> None:
+    capacity = Capacity(1024)
+    capacity.set_limit(3)
+    raw = [listen("127.0.0.1:0", 1)[0] for _ in range(2)]
+    servers = [Holding(os.dup(sock.fileno()), 100, capacity) for sock in raw]
+    for server in servers:
+        server.start()
+    clients = [connect(sock.getsockname()[1]) for sock in raw for _ in range(5)]
+    until(lambda: capacity.paused)
+    assert capacity.open == sum(len(server.held) for server in servers) == 3
+    assert capacity.pauses == {"connections": 1}
+    for server in servers:
+        server.release.set()
+    until(lambda: sum(len(server.addresses) for server in servers) == 10)
+    until(lambda: not capacity.open)
+    assert capacity.paused is None
+    for server in servers:
+        server.stop()
+    for sock in [*clients, *raw]:
+        sock.close()
 
 
 def test_a_connection_lost_in_the_queue_does_not_pause_anything(port_and_server: tuple[int, Holding]) -> None:

@@ -104,12 +104,27 @@ def test_there_is_one_sweep_per_process() -> None:
     assert deadlines() is deadlines()
 
 
+def test_a_sweep_tells_how_late_it_comes() -> None:
+    told: list[float] = []
+    deadlines().on_lag = lambda lag, now: told.append(lag)
+    until(lambda: len(told) >= 3)
+    held_up_until = monotonic() + 0.2
+    while monotonic() < held_up_until:
+        pass  # as a loop that is busy with other things
+    told.clear()
+    until(lambda: told)
+    deadlines().on_lag = None
+    assert 0.15 < told[0] < 5.0
+
+
 class Swept(Deadlines):
     """Swept by hand at chosen moments: no timer."""
 
     def __init__(self) -> None:
         self._buckets = {}
-        self._swept = int(monotonic() / TICK)
+        self._swept_at = monotonic()
+        self._swept = int(self._swept_at / TICK)
+        self.on_lag = None
 
     def schedule_all(self, sleepers: list[Sleeper]) -> None:
         for sleeper in sleepers:

@@ -118,7 +118,7 @@ def test_writes_everything_to_a_slow_reader(wires: Wires) -> None:
     data = os.urandom(2_000_000)
     reading = spawn("peer", read_all, peer)
     stream.write(data, PATIENT)
-    stream.finish_writing()
+    stream.finish_writing(PATIENT)
     assert reading.get() == data
     assert stream.sent == len(data)
 
@@ -148,7 +148,7 @@ def test_writing_to_a_peer_that_reset_raises(wires: Wires) -> None:
 
 def test_half_close_ends_one_direction_only(wires: Wires) -> None:
     stream, peer = wires.tcp()
-    stream.finish_writing()
+    stream.finish_writing(PATIENT)
     assert peer.recv(1) == b""
     peer.sendall(b"still here")
     assert stream.read_later(PATIENT) == b"still here"
@@ -159,7 +159,7 @@ def test_half_close_after_a_reset_is_no_error(wires: Wires) -> None:
     reset(peer)
     with pytest.raises(ConnectionResetError):
         stream.read(PATIENT)
-    stream.finish_writing()
+    stream.finish_writing(PATIENT)
 
 
 def test_quiet_is_open_and_without_bytes(wires: Wires) -> None:

@@ -20,9 +20,11 @@ from charon.base.errors import (
     LOCAL_LIMIT,
     REQUEST_DEADLINE,
     RESPONSE_TIMEOUT,
+    UPSTREAM_IDENTITY,
     UPSTREAM_IDLE,
     UPSTREAM_MALFORMED,
     UPSTREAM_RESET,
+    UPSTREAM_TLS_FAILED,
     UPSTREAM_TRUNCATED,
     Reason,
 )
@@ -64,7 +66,7 @@ def on(*words: str, any_method: bool = False) -> RetryPolicy:
 @pytest.mark.parametrize(
     ("word", "reasons"),
     [
-        ("connect-failure", {CONNECT_REFUSED, CONNECT_FAILED, CONNECT_TIMEOUT}),
+        ("connect-failure", {CONNECT_REFUSED, CONNECT_FAILED, CONNECT_TIMEOUT, UPSTREAM_TLS_FAILED, UPSTREAM_IDENTITY}),
         ("refused", {CONNECT_REFUSED}),
         ("reset", {UPSTREAM_RESET}),
         ("timeout", {CONNECT_TIMEOUT, RESPONSE_TIMEOUT, UPSTREAM_IDLE}),
@@ -108,7 +110,8 @@ def test_other_words_are_errors(word: str) -> None:
 def test_the_default_is_connect_failures_and_resets() -> None:
     assert RetryPolicy.compile(RetrySpec()) == on("connect-failure", "reset")
     for reason in REASONS:
-        expected = reason in {CONNECT_REFUSED, CONNECT_FAILED, CONNECT_TIMEOUT, UPSTREAM_RESET}
+        tls = {UPSTREAM_TLS_FAILED, UPSTREAM_IDENTITY}
+        expected = reason in {CONNECT_REFUSED, CONNECT_FAILED, CONNECT_TIMEOUT, UPSTREAM_RESET} | tls
         assert may_retry(failed(reason), 1) is expected, reason
 
 

@@ -1,4 +1,4 @@
-"""The reliability tests of scripts/faults can be run: two of the shortest, as small as they can be."""
+"""The reliability tests of scripts/faults can be run: some of the shortest, as small as they can be."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def faults(*arguments: str) -> subprocess.CompletedProcess[str]:
     ("name", "size", "figures"),
     [
         ("retry-load", ("--seconds", "2"), ("30% of 503: upstreams see", "100% of 503: upstreams see")),
+        ("websockets", ("--count", "20"), ("WebSockets ended", "reloads after which not all echoed")),
         ("rate-limit-keys", ("--count", "2000"), ("keys that passed", "one value, twenty times")),
+        ("totals", ("--count", "2000"), ("counted", "latencies observed", "counters that fell")),
     ],
 )
 def test_a_fault_is_played_and_its_figures_are_told(name: str, size: tuple[str, str], figures: tuple[str, ...]) -> None:

@@ -173,7 +173,7 @@ def test_requests_are_counted_by_method_status_and_upstream(charon: CharonProces
     assert more(name, method="OTHER", status="200", upstream=backend.address) == 1, "labels are not the client's"
     assert more(name, method="GET", status="502") == 1
     assert more(latency, method="GET", upstream=backend.address) == 3
-    assert more("charon_listener_connections_total", listener="web") == 1
+    assert more("charon_listener_accepted_connections_total", listener="web") == 1
     assert more("charon_listener_sent_bytes_total", listener="web") > 400
     assert sample(after, "charon_listener_connections", listener="web") >= 1
 

@@ -289,7 +289,7 @@ def session() -> Iterator[requests.Session]:
 
 
 def test_requests_session(session: requests.Session, charon: CharonProcess, url: str, nginx: Nginx) -> None:
-    accepted = sample(charon.metrics(), "charon_listener_connections_total", listener="nginx")
+    accepted = sample(charon.metrics(), "charon_listener_accepted_connections_total", listener="nginx")
     assert [session.get(f"{url}/hello.txt", timeout=10).text for _ in range(5)] == ["hello from nginx\n"] * 5
     assert session.get(f"{url}/big", timeout=10).content == nginx.big
     assert session.head(f"{url}/big", timeout=10).headers["Content-Length"] == str(BIG)
@@ -299,7 +299,7 @@ def test_requests_session(session: requests.Session, charon: CharonProcess, url:
     assert (nginx.www / "dav/requests").read_bytes() == nginx.big
     assert (nginx.www / "dav/generated").read_bytes() == nginx.big[:1_000_000]
     assert session.get(f"{url}/missing", timeout=10).status_code == 404
-    now = sample(charon.metrics(), "charon_listener_connections_total", listener="nginx")
+    now = sample(charon.metrics(), "charon_listener_accepted_connections_total", listener="nginx")
     assert now - accepted == 1, "all over one connection"
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import StartCharon
 from tests.harness.backends import Connection, Program, ScriptedBackend, http_response
-from tests.harness.charon import CharonProcess, LogLine, descriptors, sample, total
+from tests.harness.charon import LogLine, descriptors, sample, total
 from tests.harness.client import Broken, RawClient
 from tests.harness.waiting import alive, eventually
 
@@ -158,7 +158,7 @@ def test_totals_are_exact_over_four_workers(start_charon: StartCharon, http_back
     labels = {"method": "GET", "status": "200", "upstream": http_backend.address}
     assert sample(metrics, REQUESTS, **labels) == 200
     assert total(metrics, "charon_http_request_latency_seconds_count") == 200
-    assert sample(metrics, "charon_listener_connections_total", listener="web") == 40
+    assert sample(metrics, "charon_listener_accepted_connections_total", listener="web") == 40
     assert sample(metrics, "charon_listener_connections", listener="web") == 40
     for client in clients:
         client.close()
@@ -206,7 +206,7 @@ def test_a_thousand_connections_leave_nothing_behind(start_charon: StartCharon, 
     use(1000)
     eventually(lambda: open_connections() == 0)
     assert len(descriptors(worker)) == before
-    assert sample(charon.metrics(), "charon_listener_connections_total", listener="web") == 1030
+    assert sample(charon.metrics(), "charon_listener_accepted_connections_total", listener="web") == 1030
 
 
 # -- signals ----------------------------------------------------------------------------------------------------------
@@ -313,13 +313,13 @@ def test_a_hang_up_does_not_end_it(start_charon: StartCharon, http_backend: Prog
     assert charon.stop() == 0
 
 
-def test_sigusr1_after_the_log_was_moved_loses_no_line(
+def test_a_log_that_is_moved_away_loses_no_line_with_sigusr1_or_without(
     make_charon: StartCharon, http_backend: Program, tmp_path: Path
 ) -> None:
-    log, moved = tmp_path / "charon.log", tmp_path / "charon.log.1"
+    log, first, moved = (tmp_path / name for name in ("charon.log", "charon.log.2", "charon.log.1"))
     charon = make_charon(http(http_backend.address, logging={"file": str(log)}), workers=2)
     charon.start(wait=False)
-    port = port_of(charon)
+    port = charon.port_when_ready()
     stop = threading.Event()
     counts = [0, 0]
 
@@ -333,6 +333,8 @@ def test_sigusr1_after_the_log_was_moved_loses_no_line(
     for thread in threads:
         thread.start()
     eventually(lambda: min(counts) > 50)
+    log.rename(first)
+    eventually(log.exists)  # somebody has noticed, within a second
     log.rename(moved)
     charon.signal(signal.SIGUSR1)
     eventually(lambda: log.exists() and "log_reopened" in log.read_text())
@@ -342,21 +344,9 @@ def test_sigusr1_after_the_log_was_moved_loses_no_line(
     for thread in threads:
         thread.join()
     assert charon.stop() == 0
-    lines = [json.loads(line) for path in (moved, log) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for path in (first, moved, log) for line in path.read_text().splitlines()]
     paths = [line["path"] for line in lines if line["message"] == "http_request"]
     assert sorted(paths) == sorted(f"/{slot}/{number}" for slot in range(2) for number in range(counts[slot]))
     after = [json.loads(line)["message"] for line in log.read_text().splitlines()]
     assert "http_request" in after and after[-1] == "stopped"
     assert charon.raw_log() == []
-
-
-def port_of(charon: CharonProcess) -> int:
-    """The port of the one listener, when the log goes to a file."""
-
-    def look() -> int:
-        if not charon.admin_socket.exists():
-            return 0
-        status = json.loads(charon.admin("/api/status")[1])
-        return int(status["listeners"][0]["address"].rpartition(":")[2]) if status["ready"] else 0
-
-    return eventually(look)

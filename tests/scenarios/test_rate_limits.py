@@ -285,8 +285,16 @@ def test_connections_of_one_client_at_the_same_time(
         assert [one_more() for _ in range(4)] == [None] * 4
         clients.pop().close()
         clients.append(served())
+        mark = charon.mark()
         assert one_more() is None
         assert all(works(client) for client in clients)
+    event = "tcp_connection" if listener == "relay-few" else "http_request"
+    charon.wait_for_event(event, since=mark, listener=listener, reason="too_many_connections")
+    if listener == "few":
+        metrics = charon.metrics()
+        labels = {"listener": "few", "reason": "too_many_connections"}
+        refused = sample(metrics, "charon_http_request_failures_total", **labels)
+        assert 0 < refused == total(metrics, "charon_http_requests_total", method="OTHER", status="429")
 
 
 def test_connections_of_a_killed_worker_are_free_again(charon: CharonProcess) -> None:

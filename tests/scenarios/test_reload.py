@@ -184,12 +184,19 @@ def test_keys_that_need_a_restart_are_named_and_the_rest_is_in_force(
     mark = charon.mark()
     with RawClient(charon.port("web")) as client:
         client.get("/unlogged")
-    assert put_in_force(charon, {"listeners": [web]})["message"] == "config_reloaded"
+    fewer = {"exclude_paths": ["/probe"], "format": "console"}
+    assert put_in_force(charon, {"listeners": [web], "logging": fewer})["needs_restart"] == ["logging"]
     with RawClient(charon.port("web")) as client:
+        client.get("/probe/this")
         client.get("/logged")
     charon.wait_for_event("http_request", path="/logged")
+    assert put_in_force(charon, {"listeners": [web], "logging": {"sample": 0}})["needs_restart"] == []
+    with RawClient(charon.port("web")) as client:
+        client.get("/not-in-the-sample")
+        client.request("BAD /a b")
+    charon.wait_for_event("http_request", reason="bad_request")
     paths = [line["path"] for line in charon.log_lines("http_request")]
-    assert "/unlogged" not in paths, mark
+    assert paths == ["/logged", ""], mark
 
 
 @pytest.fixture

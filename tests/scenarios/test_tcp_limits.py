@@ -103,18 +103,54 @@ def test_out_of_descriptors_accepting_pauses_and_recovers(start_charon: StartCha
     assert charon.worker_pids() == [worker]
 
 
-def test_started_with_few_descriptors_it_serves_as_many_as_it_can(
+def test_accepting_pauses_before_the_last_descriptors_are_gone(start_charon: StartCharon, echo_server: Program) -> None:
+    """The soft limit is raised to the hard one. Each connection needs two descriptors; what is taken has both."""
+    config, registry = tcp(echo_server)
+    charon = start_charon(config, registry, prefix=["prlimit", "--nofile=50:128"])
+    (worker,) = charon.worker_pids()
+    assert resource.prlimit(worker, resource.RLIMIT_NOFILE) == (128, 128)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(charon.port())) for _ in range(100)]
+        paused = charon.wait_for_event("accepting_paused", cause="descriptors")
+        assert sample(charon.metrics(), "charon_accepting_paused_workers") == 1
+        taken = int(sample(charon.metrics(), "charon_listener_connections", listener="echo"))
+        assert 20 < paused["connections"] <= taken < 100
+        assert len(descriptors(worker)) < 128 - 8
+        cpu = cpu_seconds(worker)
+        assert all(echoes(client) for client in clients[:taken])
+        clients[taken].send(b"waiting")
+        assert not answers_within(clients[taken], 0.5)
+        assert cpu_seconds(worker) - cpu < 0.3, "it waits without asking all the time"
+        for client in clients[:taken]:
+            client.close()
+        clients[taken].sock.settimeout(10)
+        assert clients[taken].recv_exactly(7) == b"waiting"
+    charon.wait_for_event("accepting_resumed")
+    assert total(charon.metrics(), "charon_accept_pauses_total", cause="descriptors") >= 1
+    assert {line.get("reason") for line in charon.log_lines("tcp_connection")} == {None}, "none was turned away"
+    assert not charon.log_lines("accept_failed")
+    assert serves(charon)
+
+
+def test_the_total_of_connections_is_bounded_over_all_listeners(
     start_charon: StartCharon, echo_server: Program
 ) -> None:
     config, registry = tcp(echo_server)
-    charon: CharonProcess = start_charon(config, registry, prefix=["prlimit", "--nofile=64:64"])
+    two = [{"name": name, "address": "127.0.0.1:0", "target_service_name": "echo"} for name in ("one", "other")]
+    charon = start_charon({**config, "listeners": two, "limits": {"max_total_connections": 3}}, registry)
     with ExitStack() as stack:
-        first = stack.enter_context(RawClient(charon.port()))
-        assert echoes(first)
-        for _ in range(200):
-            with suppress(ConnectionResetError):  # turned away before the client knows that it is connected
-                stack.enter_context(RawClient(charon.port()))
-        # Each needs two descriptors: what cannot be dialled for is closed and told, what cannot be accepted waits.
-        charon.wait_for_event("tcp_connection", reason="local_limit")
-        assert echoes(first)
-    eventually(lambda: serves(charon))
+
+        def client(listener: str) -> RawClient:
+            return stack.enter_context(RawClient(charon.port(listener)))
+
+        first = [client("one"), client("other"), client("one")]
+        assert all(echoes(each) for each in first)
+        waiting = [client("one"), client("other")]
+        for each in waiting:
+            each.send(b"let me in")
+        assert not answers_within(waiting[0], 0.3)
+        charon.wait_for_event("accepting_paused", cause="connections", connections=3)
+        first[0].close()
+        eventually(lambda: any(answers_within(each, 0.05) for each in waiting))
+        assert total(charon.metrics(), "charon_listener_connections") == 3
+        assert all(echoes(each) for each in first[1:])

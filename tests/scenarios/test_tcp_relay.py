@@ -296,7 +296,7 @@ def test_what_passed_is_in_the_log_and_in_the_metrics(charon: CharonProcess, bac
     assert grown("charon_tcp_connection_duration_seconds_sum", **here) > 0
     assert grown("charon_listener_received_bytes_total", listener="scripted") == 1000
     assert grown("charon_listener_sent_bytes_total", listener="scripted") == 250
-    assert grown("charon_listener_connections_total", listener="scripted") == 1
+    assert grown("charon_listener_accepted_connections_total", listener="scripted") == 1
     assert sample(after, "charon_listener_connections", listener="scripted") == 0
     service = {"service": "scripted", "upstream": backend.address}
     assert grown("charon_upstream_connects_total", result="ok", **service) == 1

@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from charon.telemetry.ledger import Ledger, LedgerReader
+from charon.telemetry.metrics import WorkerMetrics
+
 
 class Lines:
     """A sink that keeps what it gets."""
@@ -22,6 +25,19 @@ class Lines:
 
     def last_text(self) -> str:
         return self.raw[-1].decode()
+
+
+class Counting(WorkerMetrics):
+    """A worker's metrics, and beside them the supervisor that reads its ledger."""
+
+    def __init__(self, max_series: int = 1000, slots: int = 1 << 15) -> None:
+        ledger = Ledger.create(slots)
+        super().__init__(ledger, max_series, wall=lambda: 1000.0)
+        self.reader = LedgerReader(ledger)
+
+    def delta(self) -> dict[str, Any]:
+        """What a report of it comes to."""
+        return {**self.collect(), **self.reader.take()}
 
 
 @pytest.fixture

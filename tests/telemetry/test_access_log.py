@@ -122,12 +122,58 @@ def test_any_texts_make_one_bounded_line(method: str, path: str, client: str, id
 def test_the_console_format(lines: Lines) -> None:
     request(access_log(lines, fmt="console"), path="/a b\x1b[2J status=200")
     assert lines.last_text() == (
-        "2024-05-01T12:00:00.000Z INFO    http_request             method=GET "
-        'path="/a b\\x1b[2J status=200" upstream=localhost:9091 status=200 latency_ms=1.234 size_bytes=512 '
+        "2024-05-01T12:00:00.000Z INFO    http_request             200 GET          1.2 ms "
+        '"/a b\\x1b[2J status=200" upstream=localhost:9091 size_bytes=512 '
         "listener=http route=users client=127.0.0.1:51234 bytes_in=0 retries=0 protocol=HTTP/1.1\n"
     )
+
+
+def test_console_lines_of_requests_stand_in_columns(
+    lines: Lines, terminal: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    log = access_log(lines, fmt="console")
+    request(log, method="", path="", status=400, seconds=12.3456, reason="bad_request")
+    request(log, method="DELETE", path="/b", status=204)
+    places = [text.decode().index(" ms ") for text in lines.raw]
+    assert len(set(places)) == 1
+    for status, colour in ((200, 32), (404, 33), (503, 31)):
+        request(access_log(terminal, fmt="console"), status=status)
+        assert f"\x1b[{colour}m{status}\x1b[0m GET" in terminal.last_text()
 
 
 def test_unknown_formats_are_refused(lines: Lines) -> None:
     with pytest.raises(ValueError):
         access_log(lines, fmt="xml")
+
+
+def test_excluded_paths_are_prefixes_in_whole_segments_and_hide_no_failure(lines: Lines) -> None:
+    log = access_log(lines)
+    log.choose(1.0, ("/healthz", "/static/"))
+    hidden = ("/healthz", "/healthz/deep", "/static/", "/static/a.css")
+    shown = ("/healthzz", "/", "/x/healthz", "/static")
+    for path in (*hidden, *shown):
+        request(log, path=path)
+    assert [json.loads(raw)["path"] for raw in lines.raw] == list(shown)
+    request(log, path="/healthz", status=503)
+    request(log, path="/healthz", status=499, reason="client_abort")
+    assert [json.loads(raw)["status"] for raw in lines.raw[-2:]] == [503, 499]
+    log.choose(1.0, ())
+    request(log, path="/healthz")
+    assert lines.last()["path"] == "/healthz"
+
+
+def test_a_sample_is_a_share_of_what_went_well(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = access_log(lines)
+    dice = iter([0.0, 0.2499, 0.25, 0.9, 0.1, 0.3])
+    monkeypatch.setattr("random.random", lambda: next(dice))
+    log.choose(0.25, ())
+    for status in (200, 404, 201, 302):
+        request(log, status=status)
+    request(log, status=500)
+    request(log, status=200, reason="upstream_truncated")
+    log.tcp("db", "10.0.0.1", "10.0.0.9:5432", 1.5, 10, 20)
+    log.tcp("db", "10.0.0.2", "10.0.0.9:5432", 1.5, 10, 20)
+    log.tcp("db", "10.0.0.3", "10.0.0.9:5432", 1.5, 10, 20, "idle_timeout")
+    told = [json.loads(raw) for raw in lines.raw]
+    assert [line.get("status", line["client"]) for line in told] == [200, 404, 500, 200, "10.0.0.1", "10.0.0.3"]

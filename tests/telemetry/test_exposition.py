@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from charon.base.names import NO_UPSTREAM, Metric
 from charon.telemetry.exposition import Totals
 from charon.telemetry.families import OVERFLOW
-from charon.telemetry.metrics import OK, WorkerMetrics
+from charon.telemetry.metrics import OK
+from tests.telemetry.conftest import Counting
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -30,8 +31,12 @@ def upstreams(totals: Totals) -> set[str]:
     return {dict(labels)["upstream"] for _, labels in samples(totals) if "upstream" in dict(labels)}
 
 
-def busy_worker(upstream: str = "a:80", service: str = "users") -> WorkerMetrics:
-    metrics = WorkerMetrics()
+def retain(totals: Totals, endpoints: list[tuple[str, str]]) -> None:
+    totals.retain(endpoints, ("users", "orders"), ("web", "db"))
+
+
+def busy_worker(upstream: str = "a:80", service: str = "users") -> Counting:
+    metrics = Counting()
     metrics.http_request("GET", 200, upstream, 0.003)
     metrics.http_request("GET", 200, upstream, 3.0)
     metrics.listener("web").connections = 2
@@ -45,12 +50,12 @@ def busy_worker(upstream: str = "a:80", service: str = "users") -> WorkerMetrics
 def test_counters_outlive_workers_and_gauges_do_not() -> None:
     totals = Totals()
     for worker in (1, 2):
-        totals.add(worker, busy_worker().collect())
+        totals.add(worker, busy_worker().delta())
     requests = {"method": "GET", "status": "200", "upstream": "a:80"}
     assert value(totals, "charon_http_requests_total", **requests) == 4
     assert value(totals, "charon_listener_connections", listener="web") == 4
     totals.worker_gone(1)
-    totals.add(3, busy_worker().collect())
+    totals.add(3, busy_worker().delta())
     assert value(totals, "charon_http_requests_total", **requests) == 6
     assert value(totals, "charon_http_request_latency_seconds_count", method="GET", upstream="a:80") == 6
     assert value(totals, "charon_listener_connections", listener="web") == 4
@@ -63,17 +68,17 @@ def test_counters_outlive_workers_and_gauges_do_not() -> None:
 
 def test_gauges_of_a_worker_are_replaced() -> None:
     totals = Totals()
-    metrics = WorkerMetrics()
+    metrics = Counting()
     metrics.listener("web").connections = 5
-    totals.add(1, metrics.collect())
+    totals.add(1, metrics.delta())
     metrics.listener("web").connections = 2
-    totals.add(1, metrics.collect())
+    totals.add(1, metrics.delta())
     assert value(totals, "charon_listener_connections", listener="web") == 2
 
 
 def test_histograms_are_cumulative() -> None:
     totals = Totals()
-    totals.add(1, busy_worker().collect())
+    totals.add(1, busy_worker().delta())
     name, labels = "charon_http_request_latency_seconds", {"method": "GET", "upstream": "a:80"}
     assert value(totals, f"{name}_bucket", le="0.0025", **labels) == 0
     assert value(totals, f"{name}_bucket", le="0.005", **labels) == 1
@@ -92,16 +97,19 @@ def test_histograms_are_cumulative() -> None:
         lambda delta: delta["counters"].update({Metric.HTTP_RETRIES: [[["GET", "more"], 1]]}),
         lambda delta: delta["counters"].update({Metric.HTTP_RETRIES: [[["GET"], -1]]}),
         lambda delta: delta["gauges"].update({Metric.HTTP_RETRIES: [[["GET"], 1]]}),
+        lambda delta: delta["gauges"].update({Metric.CONNECTIONS: [[["web"], "many"]]}),
         lambda delta: delta["histograms"].update({Metric.HTTP_LATENCY: [[["GET", "a"], [1, 2, 3], 1.0]]}),
         lambda delta: delta.update(summaries={}),
+        lambda delta: delta.update(exemplars={Metric.HTTP_LATENCY: [[["GET", "a"], 99, "ab" * 16, 1.0, 1.0]]}),
+        lambda delta: delta.update(exemplars={Metric.HTTP_LATENCY: [[["GET", "a"], 1, 'x"} 1', 1.0, 1.0]]}),
     ],
-    ids=["family", "kind", "labels", "negative", "gauge", "buckets", "part"],
+    ids=["family", "kind", "labels", "negative", "gauge", "word", "buckets", "part", "bucket", "trace"],
 )
 def test_a_malformed_delta_is_an_error_and_changes_nothing(change: Any) -> None:
     totals = Totals()
-    totals.add(1, busy_worker().collect())
+    totals.add(1, busy_worker().delta())
     before = samples(totals)
-    delta = copy.deepcopy(busy_worker().collect())
+    delta = copy.deepcopy(busy_worker().delta())
     change(delta)
     with pytest.raises(ValueError):
         totals.add(1, delta)
@@ -111,34 +119,46 @@ def test_a_malformed_delta_is_an_error_and_changes_nothing(change: Any) -> None:
 def test_series_of_an_endpoint_that_left_are_dropped() -> None:
     totals = Totals()
     for name in ("old:80", "new:80", NO_UPSTREAM):
-        totals.add(1 if name == "old:80" else 2, busy_worker(name).collect())
-    totals.set_endpoints([("users", "new:80")])
+        totals.add(1 if name == "old:80" else 2, busy_worker(name).delta())
+    retain(totals, [("users", "new:80")])
     assert upstreams(totals) == {"new:80", "none"}
 
 
 def test_with_known_endpoints_late_counts_of_others_are_not_shown() -> None:
     totals = Totals()
-    totals.set_endpoints([("users", "old:80"), ("users", "new:80")])
-    totals.add(1, busy_worker("old:80").collect())
+    retain(totals, [("users", "old:80"), ("users", "new:80")])
+    totals.add(1, busy_worker("old:80").delta())
     assert upstreams(totals) == {"old:80"}
-    totals.set_endpoints([("users", "new:80")])
-    totals.add(1, busy_worker("old:80").collect())
+    retain(totals, [("users", "new:80")])
+    totals.add(1, busy_worker("old:80").delta())
     totals.set_gauge(Metric.UPSTREAM_HEALTH, ("users", "old:80"), 1)
     assert upstreams(totals) == set()
-    totals.set_endpoints([("users", "old:80")])
-    totals.add(1, busy_worker("old:80").collect())
+    retain(totals, [("users", "old:80")])
+    totals.add(1, busy_worker("old:80").delta())
     requests = {"method": "GET", "status": "200", "upstream": "old:80"}
     assert value(totals, "charon_http_requests_total", **requests) == 2
-    totals.set_endpoints([])
+    retain(totals, [])
     assert upstreams(totals) == set()
+
+
+def test_series_of_listeners_and_services_that_left_are_dropped() -> None:
+    totals = Totals()
+    totals.add(1, busy_worker().delta())
+    totals.count(Metric.RETRY_BUDGET_EXHAUSTED, ("users",))
+    totals.retain([("users", "a:80")], ["users"], ["web"])
+    assert value(totals, "charon_listener_connections", listener="web") == 2
+    assert value(totals, "charon_http_retry_budget_exhausted_total", service="users") == 1
+    totals.retain([], [], [])
+    left = {name for name, labels in samples(totals) if {"listener", "service"} & dict(labels).keys()}
+    assert left == set()
 
 
 def test_an_endpoint_that_left_one_service_stays_in_the_other() -> None:
     totals = Totals()
-    totals.set_endpoints([("users", "a:80"), ("orders", "a:80")])
-    totals.add(1, busy_worker(service="users").collect())
-    totals.add(2, busy_worker(service="orders").collect())
-    totals.set_endpoints([("orders", "a:80")])
+    retain(totals, [("users", "a:80"), ("orders", "a:80")])
+    totals.add(1, busy_worker(service="users").delta())
+    totals.add(2, busy_worker(service="orders").delta())
+    retain(totals, [("orders", "a:80")])
     assert value(totals, "charon_upstream_pool_idle_connections", service="users", upstream="a:80") is None
     assert value(totals, "charon_upstream_pool_idle_connections", service="orders", upstream="a:80") == 1
     assert value(totals, "charon_http_requests_total", method="GET", status="200", upstream="a:80") == 4
@@ -147,7 +167,7 @@ def test_an_endpoint_that_left_one_service_stays_in_the_other() -> None:
 def test_series_are_bounded_and_the_rest_is_in_one() -> None:
     totals = Totals(max_series=3)
     for number in range(10):
-        totals.add(1, busy_worker(f"u{number}").collect())
+        totals.add(1, busy_worker(f"u{number}").delta())
     name = "charon_http_requests_total"
     assert value(totals, name, method=OVERFLOW, status=OVERFLOW, upstream=OVERFLOW) == 14
     latency = "charon_http_request_latency_seconds_count"
@@ -184,7 +204,7 @@ def test_unknown_names_are_refused_of_the_supervisor_too() -> None:
 def full() -> Totals:
     totals = Totals()
     totals.started("1.2.3", 1000.5)
-    totals.add(1, busy_worker().collect())
+    totals.add(1, busy_worker().delta())
     totals.count(Metric.HTTP_RATE_LIMITED, ('odd "route"\\\nname',))
     totals.set_gauge(Metric.UPSTREAM_HEALTH, ("users", "a:80"), 1)
     return totals
@@ -213,3 +233,16 @@ def test_openmetrics_for_who_asks_for_it() -> None:
 def test_any_accept_field_is_answered(accept: str) -> None:
     content_type, body = full().render(accept)
     assert content_type and b"charon_workers" not in body and b"charon_http_requests_total{" in body
+
+
+def test_a_trace_shows_as_example_in_openmetrics_only() -> None:
+    metrics = Counting()
+    metrics.http_request("GET", 200, "a:80", 0.003, "ab" * 16)
+    totals = full()
+    totals.add(1, metrics.delta())
+    text = totals.render("application/openmetrics-text;version=1.0.0")[1].decode()
+    (line,) = [line for line in text.splitlines() if "# {" in line]
+    assert 'le="0.005"' in line and line.endswith('# {trace_id="' + "ab" * 16 + '"} 0.003 1000.0')
+    (family,) = [family for family in parse_openmetrics(text) if family.name == "charon_http_request_latency_seconds"]
+    assert [sample.exemplar.labels for sample in family.samples if sample.exemplar] == [{"trace_id": "ab" * 16}]
+    assert b"trace_id" not in totals.render("text/plain")[1]

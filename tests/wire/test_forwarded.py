@@ -50,9 +50,19 @@ def test_what_an_untrusted_peer_says_is_replaced() -> None:
 def test_what_a_trusted_peer_says_is_continued() -> None:
     assert extra(request(*SPOOFED), trusted=True) == [
         b"X-Forwarded-For: 1.2.3.4, 10.0.0.1", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: evil.example",
-        b"Forwarded: for=1.2.3.4, for=10.0.0.1;proto=http", b"x-forwarded-client-cert: Hash=1", b"x-forwarded-port: 1",
+        b"Forwarded: for=1.2.3.4, for=10.0.0.1;proto=http", b"X-Forwarded-Client-Cert: Hash=1", b"x-forwarded-port: 1",
         b"x-real-ip: 1.2.3.4", b"Via: 1.1 charon-i1",
     ]  # fmt: skip
+
+
+def test_the_certificate_of_the_peer_is_told_and_nobody_else_can_tell_it() -> None:
+    """As Envoy's SANITIZE_SET and, for trusted peers, APPEND_FORWARD."""
+    own = b"Hash=2;URI=spiffe://example.org/shop"
+    line = b"X-Forwarded-Client-Cert: " + own
+    assert line in request_extra(request(), "10.0.0.1", b"https", False, b"i1", own).split(b"\r\n")
+    assert line in request_extra(request(*SPOOFED), "10.0.0.1", b"https", False, b"i1", own).split(b"\r\n")
+    continued = request_extra(request(*SPOOFED), "10.0.0.1", b"https", True, b"i1", own).split(b"\r\n")
+    assert b"X-Forwarded-Client-Cert: Hash=1," + own in continued
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from charon.config.schema.section import Section, setting
-from charon.config.schema.values import Boolean, Choice, OptionalFilePath
+from charon.config.schema.values import Boolean, Choice, Number, OptionalFilePath, UrlPath
 
 
 class Logging(Section):
@@ -29,3 +29,14 @@ class Logging(Section):
         example="/var/log/charon/charon.log",
     )
     access_log: Boolean = setting(True, "Log a line for each request and each TCP connection.")
+    sample: Annotated[float, *Number(0, 1)] = setting(
+        1,
+        "Share of those lines that is written, by chance: `0.01` is one of a hundred. What did not go well (a status "
+        "of 500 or above, or a `reason`) is always logged.",
+        example=0.01,
+    )
+    exclude_paths: tuple[UrlPath, ...] = setting(
+        (),
+        "Path prefixes, in whole segments, of requests that get no such line, unless they did not go well.",
+        example=["/healthz"],
+    )

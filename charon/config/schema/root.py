@@ -11,8 +11,10 @@ from charon.config.schema.intercept import Intercept
 from charon.config.schema.limits import AllLimits
 from charon.config.schema.listener import Listener, Traffic
 from charon.config.schema.logging import Logging
+from charon.config.schema.overload import Overload
 from charon.config.schema.section import block, setting
 from charon.config.schema.services import Service, Treatment
+from charon.config.schema.tls import AllTls
 from charon.config.schema.tracing import Tracing
 from charon.config.schema.values import Boolean, Duration, Name, OptionalFilePath, Port, kind_of
 
@@ -54,6 +56,7 @@ class Root(Treatment, Traffic):
     """The top level."""
 
     limits: AllLimits = block(AllLimits, "How much a listener takes on, and how much an endpoint is given.")
+    tls: AllTls = block(AllTls, "TLS on both sides.")
 
     listen_port: Port = setting(
         "8080",
@@ -76,7 +79,10 @@ class Root(Treatment, Traffic):
         live=False,
     )
     drain_timeout: Duration = setting(
-        "30s", "How long open connections may go on after a reload or a stop before they are cut."
+        "30s",
+        "How long open connections may go on after a reload or a stop before they are cut. Those that would go on for "
+        "ever (upgraded and TCP connections, answers of unknown length) are cut one after the other in the last third "
+        "of it, so that their clients do not all come back at once. An upgrade to WebSocket is closed without a reset.",
     )
     reload_on_change: Boolean = setting(
         False,
@@ -85,5 +91,6 @@ class Root(Treatment, Traffic):
     worker_timeout: WorkerTimeout = setting(
         "10s", "How long a worker may give no sign of life before it is ended and replaced."
     )
+    overload: Overload = block(Overload, "When a worker has more to do than it can.")
     tracing: Tracing = block(Tracing, "Distributed tracing.")
-    intercept: Intercept = block(Intercept, "Transparent interception.", live=False)
+    intercept: Intercept = block(Intercept, "Transparent interception.")

@@ -21,6 +21,7 @@ from charon.config.schema.http_values import (
 from charon.config.schema.rate_limit import RouteRateLimit
 from charon.config.schema.retry import RouteRetry
 from charon.config.schema.section import Section, block, setting
+from charon.config.schema.tls import Access
 from charon.config.schema.values import (
     Name,
     OptionalDuration,
@@ -95,7 +96,7 @@ class Redirect(Section):
 class Route(Section):
     """One rule. A request takes the first rule whose every condition (`host`, `path_prefix`, `path`, `path_regex`,
     `methods`, `headers`) holds; with none, the default service. A rule has exactly one of `service`, `services` and
-    `redirect`."""
+    `redirect`. On a `tcp` listener a rule has `sni` and `service`, and nothing else."""
 
     host: RouteHost = setting(
         "none",
@@ -146,3 +147,12 @@ class Route(Section):
     rewrite: Rewrite = block(Rewrite, "Changes to the target of the request.")
     request_headers: RequestHeaders = block(RequestHeaders, "Changes to the header fields of the request.")
     response_headers: ResponseHeaders = block(ResponseHeaders, "Changes to the header fields of the answer.")
+    sni: RouteHost = setting(
+        "none",
+        "On `tcp` and `auto` listeners without `tls`, which pass TLS through as it is: the server name that the "
+        "connection's TLS begins with, exact or `*.example.com` for one or more labels before `example.com`. A "
+        "connection that fits no rule, has no name or is no TLS goes to the listener's target; without one it is "
+        "closed, as `no_route`.",
+        example="*.example.com",
+    )
+    access: Access = block(Access, "Which clients may use the route, by identity, of those that may use the listener.")

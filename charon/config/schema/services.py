@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 from charon.config.schema.balancing import LoadBalancing
 from charon.config.schema.breaker import CircuitBreaker
@@ -11,8 +11,8 @@ from charon.config.schema.limits import ServiceLimits
 from charon.config.schema.retry import Retry
 from charon.config.schema.section import Section, block, setting
 from charon.config.schema.timeouts import ServiceTimeouts
-from charon.config.schema.tls import Tls
-from charon.config.schema.values import StaticTarget
+from charon.config.schema.tls import ServiceTls
+from charon.config.schema.values import Choice, StaticTarget
 
 
 class Treatment(Section):
@@ -36,10 +36,16 @@ class Service(Treatment):
 
     addresses: tuple[StaticTarget, ...] = setting(
         (),
-        "Addresses (`host:port`, `http://host:port`, `unix:/path`) of the service. It then needs no entry in the "
+        "Addresses (`host:port`, `http(s)://host:port`, `unix:/path`) of the service. It then needs no entry in the "
         "registry, and one there is not looked at.",
         example=["10.0.0.5:80", "10.0.0.6:80"],
     )
     limits: ServiceLimits = block(ServiceLimits, "How much the endpoints of this service are given.")
     timeouts: ServiceTimeouts = block(ServiceTimeouts, "How long Charon waits for this service.")
-    tls: Tls = block(Tls, "As at the top level, for this service.")
+    tls: ServiceTls = block(ServiceTls, "TLS towards this service.")
+    proxy_protocol: Annotated[str | None, *Choice("v1", "v2", none=True)] = setting(
+        "none",
+        "Begin connections to this service with a PROXY header of this version, which names the client. Connections "
+        "are then not shared: each request has its own.",
+        example="v2",
+    )

@@ -26,10 +26,29 @@ class Timeouts(Section):
     idle: PositiveDuration = setting(
         "90s",
         "A connection, or a body in either direction, on which no byte moves: a kept-alive client or endpoint "
-        "connection is closed, a TCP connection is ended, a stalled exchange fails.",
+        "connection is closed, a TCP connection is ended, a stalled exchange fails. It also bounds clients that hardly "
+        "read: room for more of an answer is there only when a third of the kernel's send buffer (tens to hundreds of "
+        "kilobytes) has been taken, so that a client must take as much within this time, or it is cut with "
+        "`client_too_slow`. How long an answer may take in all is `request`.",
     )
     client_header: PositiveDuration = setting(
         "10s", "From the first byte of a request's head to its last. Then 408 `request_timeout`."
+    )
+    client_body: PositiveDuration = setting(
+        "60s",
+        "A request body of which no byte comes, while Charon has room for more of it. Then 408 `client_too_slow`, or a "
+        "broken connection when the answer has begun. Never longer than `idle`. It bounds each wait, not the whole "
+        "body: see `limits.min_body_rate`.",
+    )
+    tls_handshake: PositiveDuration = setting(
+        "10s",
+        "From the beginning of a connection to the end of its TLS handshake, or, where TCP connections are routed by "
+        "`sni`, to that name. Then the connection is closed, and `tls_handshake_failed` says `timeout`.",
+    )
+    detect: PositiveDuration = setting(
+        "200ms",
+        "With `protocol: auto`: how long a client may be silent, or leave it open what it speaks, before its "
+        "connection is carried as TCP. Clients of protocols in which the server speaks first wait that long.",
     )
     client_fin: Duration = setting(
         "500ms",
@@ -43,7 +62,7 @@ class ServiceTimeouts(Section):
     `request`."""
 
     elsewhere: ClassVar = dict.fromkeys(
-        ("client_header", "client_fin"),
+        ("client_header", "client_body", "client_fin", "tls_handshake", "detect"),
         "it is about clients; give it in timeouts at the top level or in an entry of listeners",
     )
 

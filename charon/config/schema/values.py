@@ -14,7 +14,6 @@ from pydantic_core import PydanticCustomError
 from charon.base import addresses, units
 from charon.base.route_rules import regex_problem
 from charon.base.units import quoted
-from charon.config import availability
 from charon.config.problems import nearest, one_of
 
 TRUE: Final = frozenset({"true", "yes", "on"})
@@ -131,7 +130,7 @@ def Number(low: float, high: float) -> tuple[Any, Any]:
     return kind_of(number(low, high), "a number", {"type": "number", "minimum": low, "maximum": high})
 
 
-def Choice(*words: str, **aliases: str) -> tuple[Any, Any]:
+def Choice(*words: str, none: bool = False, **aliases: str) -> tuple[Any, Any]:
     """Annotations of one word out of a few, in lower case; ``aliases`` are accepted as well."""
 
     def parse(value: Any) -> str:
@@ -143,7 +142,7 @@ def Choice(*words: str, **aliases: str) -> tuple[Any, Any]:
         hint = f" (did you mean {meant}?)" if meant else ""
         raise ValueError(f"{quoted(value)} is not known{hint}; write {one_of(words)}")
 
-    return kind_of(parse, f"one of {', '.join(words)}", {"enum": [*words]})
+    return kind_of(parse, f"one of {', '.join(words)}", {"enum": [*words]}, none=none)
 
 
 def Size(low: int = 0, high: int = units.LARGEST, *, none: bool = False) -> tuple[Any, Any]:
@@ -223,11 +222,7 @@ def _path_regex(value: Any) -> str:
 
 
 def _static_target(value: Any) -> addresses.Upstream:
-    upstream = addresses.parse_upstream(str(value).strip())
-    refusal = availability.scheme_refusal(upstream)
-    if refusal:
-        raise ValueError(refusal)
-    return upstream
+    return addresses.parse_upstream(str(value).strip())
 
 
 def _path_text(value: Any) -> str:
@@ -242,6 +237,7 @@ _SECONDS: Final = ({"type": "number", "minimum": 0}, {"type": "string", "pattern
 _PORT: Final = ({"type": "integer", "minimum": 0, "maximum": 65535}, {"type": "string", "pattern": "^[0-9]{1,5}$"})
 
 Boolean = Annotated[bool, *kind_of(_boolean, "true or false", {"type": "boolean"})]
+OptionalBoolean = Annotated[bool | None, *kind_of(_boolean, "true or false", {"type": "boolean"}, none=True)]
 Text = Annotated[str, *kind_of(_text, "text", _STRING, {"type": "number"})]
 OptionalText = Annotated[str | None, *kind_of(_text, "text", _STRING, {"type": "number"}, none=True)]
 Name = Annotated[str, *kind_of(_name, "a name", _STRING, {"type": "number"})]

@@ -31,11 +31,11 @@ def client_aborts(stage: Stage) -> None:
             "listeners": [listener("app")],
         }
     )
-    _abort(stage, charon, max(200, stage.size.count // 2))  # pools, buffers and the allocator find their size
-    _settle(charon, 1)
+    abort(stage, charon, max(200, stage.size.count // 2))  # pools, buffers and the allocator find their size
+    settle(charon, 1)
     before = Holdings(charon)
-    left = _abort(stage, charon, stage.size.count, "measured-")
-    _settle(charon, before.files)
+    left = abort(stage, charon, stage.size.count, "measured-")
+    settle(charon, before.files)
     after = Holdings(charon)
 
     by_manner: dict[str, list[float]] = {}
@@ -69,16 +69,20 @@ def client_aborts(stage: Stage) -> None:
     stage.check("memory (RSS)", f"{before.memory / 1e6:.1f} {growth:+.1f} MB", f"< +{most:g} MB", growth < most)
 
 
-def _abort(stage: Stage, charon: CharonProcess, count: int, prefix: str = "warm-") -> dict[str, tuple[str, float]]:
+def abort(
+    stage: Stage, charon: CharonProcess, count: int, prefix: str = "warm-", listener: str | None = None
+) -> dict[str, tuple[str, float]]:
+    """So many clients come and leave; which request was given up in which way, and when."""
     result = stage.folder() / "left"
-    program = stage.program("aborter", str(charon.port()), str(count), str(result), prefix)
+    program = stage.program("aborter", str(charon.port(listener)), str(count), str(result), prefix)
     if program.line() != "done\n":
         raise StageError("the clients did not leave as they should")
+    program.end()
     left: dict[str, tuple[str, float]] = json.loads(result.read_text())
     return left
 
 
-def _settle(charon: CharonProcess, files: int) -> None:
+def settle(charon: CharonProcess, files: int) -> None:
     """Until nothing is under way any more, and there are at most so many descriptors (or time is up)."""
 
     def busy() -> float:

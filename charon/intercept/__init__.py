@@ -1,0 +1,1 @@
+"""The kernel's rules of transparent interception: their text, and how they get in and out."""

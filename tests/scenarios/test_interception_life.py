@@ -1,0 +1,333 @@
+"""A host with interception stays reachable whatever happens to Charon, and no rule of Charon's outlives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.conftest import StartCharon
+from tests.harness import PATIENCE
+from tests.harness.backends import ScriptedBackend, answering, http_response
+from tests.harness.charon import CharonProcess
+from tests.harness.namespaces import Host, need_interception, two_hosts
+from tests.harness.waiting import alive, eventually
+
+CONFIG: dict[str, Any] = {
+    "workers": 1,
+    "listeners": [
+        {"name": "out", "address": ":15001", "protocol": "auto", "original_destination": True},
+        {"name": "in", "address": ":15006", "protocol": "auto", "original_destination": True},
+    ],
+    "intercept": {
+        "enabled": True,
+        "hold": "3s",
+        "outbound": {"listener": "out"},
+        "inbound": {"listener": "in", "ports": [9000]},
+    },
+}
+
+
+def config(**intercept: Any) -> dict[str, Any]:
+    return {**CONFIG, "intercept": {**CONFIG["intercept"], **intercept}}
+
+
+class World:
+    """Two hosts; ``b`` has servers on 80 and 22, ``a`` on 9000 and 22."""
+
+    def __init__(self, a: Host, b: Host, stack: ExitStack) -> None:
+        self.a, self.b = a, b
+        for host, ports in ((b, (80, 22)), (a, (9000, 22))):
+            with host.inside():
+                for port in ports:
+                    answer = answering(http_response(200, str(port).encode()))
+                    stack.enter_context(ScriptedBackend(answer, host=host.ip, port=port))
+
+    def command(self, charon: CharonProcess, *words: str) -> tuple[int, str]:
+        """Exit code of ``charon intercept`` on ``a``, and its words: on standard output, or else on standard error."""
+        done = subprocess.run(
+            [*self.a.prefix, sys.executable, "-m", "charon", "intercept", *words, "--config", str(charon.config_path)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        return done.returncode, done.stdout or done.stderr
+
+    def gets(self, source: Host, target: Host, port: int) -> str | None:
+        """What ``source`` gets from ``target``; None when it cannot be reached."""
+        with source.inside():
+            sock = socket.socket()
+        with sock:
+            sock.settimeout(PATIENCE)
+            try:
+                sock.connect((target.ip, port))
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                answer = sock.recv(65_536)  # head and body are one write of the server's, and one of Charon's
+            except ConnectionError:
+                return None
+        return answer.rpartition(b"\r\n\r\n")[2].decode() or None
+
+    def is_open(self) -> bool:
+        """Whether everything on the two hosts reaches everything."""
+        ends = ((self.a, self.b, 80), (self.a, self.b, 22), (self.b, self.a, 9000), (self.b, self.a, 22))
+        return [self.gets(*end) for end in ends] == [str(port) for _, _, port in ends]
+
+    def is_there(self) -> bool:
+        """Whether the kernel has any rule of Charon's."""
+        return "charon" in self.a.rules()
+
+    def carried(self, charon: CharonProcess) -> None:
+        """A connection each way goes through ``charon``."""
+        for source, target, port in ((self.a, self.b, 80), (self.b, self.a, 9000)):
+            since = len(charon.log_lines())
+            assert self.gets(source, target, port) == str(port)
+            charon.wait_for_event("http_request", since=since, destination=f"{target.ip}:{port}")
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    need_interception()
+    with two_hosts() as (a, b), ExitStack() as stack:
+        yield World(a, b, stack)
+
+
+@pytest.fixture
+def start(world: World, start_charon: StartCharon) -> Iterator[Callable[..., CharonProcess]]:
+    yield lambda wanted=CONFIG: start_charon(wanted, prefix=world.a.prefix)
+    world.a.nft("flush ruleset")
+
+
+Start = Callable[..., CharonProcess]
+
+
+def kill(charon: CharonProcess) -> None:
+    """End the supervisor and its workers at once, with no chance to clear up."""
+    pids = [charon.pid, *charon.worker_pids()]
+    for pid in pids:
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+    assert charon.wait() == -signal.SIGKILL
+    eventually(lambda: not any(alive(pid) for pid in pids[1:]))
+
+
+def test_start_check_stop(world: World, start: Start) -> None:
+    charon = start()
+    world.carried(charon)
+    assert world.command(charon, "check") == (0, "the kernel has what is wanted\n")
+    assert "redirect to :15001" in world.command(charon, "show")[1]
+    assert charon.stop() == 0
+    assert not world.is_there() and world.is_open()
+    assert world.command(charon, "check")[0] == 0
+    assert world.command(charon, "up") == (
+        3,
+        "charon: no Charon is running to which the rules could lead; it puts them up when it starts\n",
+    )
+
+
+def test_killed_with_no_chance_to_clear_up(world: World, start: Start) -> None:
+    charon = start()
+    world.carried(charon)
+    kill(charon)
+    eventually(world.is_open)  # the kernel ends the rules by itself
+    code, text = world.command(charon, "check")
+    assert (code, text) == (1, "there is a table that nobody keeps; charon intercept down removes it\n")
+    assert world.command(charon, "down") == (0, "down\n")
+    assert not world.is_there() and world.is_open()
+    assert world.command(charon, "down") == (0, "there were no rules\n")
+
+
+def test_started_again_after_it_was_killed(world: World, start: Start) -> None:
+    kill(start())
+    second = start()
+    world.carried(second)
+    assert world.a.rules().count("table inet charon") == 1
+    assert second.stop() == 0
+    assert not world.is_there() and world.is_open()
+
+
+def test_a_stopped_supervisor_gives_no_sign_of_life(world: World, start: Start) -> None:
+    charon = start()
+    charon.signal(signal.SIGSTOP)
+    try:
+        eventually(lambda: "expires" not in world.a.rules())
+        since = len(charon.log_lines())
+        assert world.is_open()
+        assert not charon.log_lines()[since:]
+    finally:
+        charon.signal(signal.SIGCONT)
+    eventually(lambda: "expires" in world.a.rules())
+    world.carried(charon)
+
+
+def test_a_killed_worker_is_no_matter(world: World, start: Start) -> None:
+    charon = start()
+    os.kill(charon.worker_pids()[0], signal.SIGKILL)
+    charon.wait_for_events("worker_started", 2)
+    world.carried(charon)
+    assert world.command(charon, "check")[0] == 0
+
+
+def test_a_second_one_changes_nothing(world: World, start: Start, make_charon: StartCharon) -> None:
+    first = start()
+    rules = world.a.command("nft", "-s", "list", "ruleset")
+    second = make_charon(CONFIG, prefix=world.a.prefix)
+    second.start(wait=False)
+    assert second.wait() == 3  # the port is taken
+    assert world.a.command("nft", "-s", "list", "ruleset") == rules
+    world.carried(first)
+
+
+def test_rules_that_somebody_flushes_or_changes_come_back(world: World, start: Start) -> None:
+    charon = start()
+    world.a.nft("flush ruleset")
+    assert world.is_open()
+    assert charon.wait_for_event("intercept_restored")["found"] == "the table is not there"
+    world.carried(charon)
+    since = len(charon.log_lines())
+    world.a.nft("insert rule inet charon outbound counter accept")
+    found = charon.wait_for_event("intercept_restored", since=since)["found"]
+    assert found.startswith("there is a rule that is not Charon's: ")
+    assert world.command(charon, "check")[0] == 0
+    world.carried(charon)
+
+
+def test_other_tables_are_left_alone(world: World, start: Start) -> None:
+    world.a.nft("table inet other { chain c { type filter hook input priority 0; tcp dport 1 drop; }; }")
+    charon = start()
+    world.carried(charon)
+    assert charon.stop() == 0
+    assert "table inet other" in world.a.rules() and not world.is_there()
+
+
+def test_connections_that_are_open_go_on(world: World, start: Start) -> None:
+    """Those from before the rules are not taken, those that are carried end with Charon, not with the rules."""
+    with world.a.inside():
+        before = socket.create_connection((world.b.ip, 80), PATIENCE)
+        before.settimeout(PATIENCE)
+    charon = start()
+    with world.a.inside():
+        through = socket.create_connection((world.b.ip, 80), PATIENCE)
+        through.settimeout(PATIENCE)
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    with before, through:
+        for sock in (before, through):
+            sock.sendall(request)
+            assert sock.recv(65_536).endswith(b"80")
+        charon.wait_for_events("http_request", 1)
+        assert world.command(charon, "down") == (0, "down\n")
+        assert world.command(charon, "check")[0] == 0
+        through.sendall(request)
+        assert through.recv(65_536).endswith(b"80")
+        charon.wait_for_events("http_request", 2)
+    assert "redirect" not in world.a.rules() and world.is_open()
+    assert len(charon.log_lines("http_request")) == 2, "what was taken away stays away"
+    assert world.command(charon, "up") == (0, "up\n")
+    world.carried(charon)
+    assert charon.stop() == 0
+    assert not world.is_there() and world.is_open()
+
+
+def test_what_is_under_way_at_a_stop_is_finished(world: World, start: Start) -> None:
+    charon = start()
+    with world.a.inside():
+        sock = socket.create_connection((world.b.ip, 80), PATIENCE)
+    with sock:
+        sock.settimeout(PATIENCE)
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n")
+        charon.signal(signal.SIGTERM)
+        charon.wait_for_event("shutting_down")
+        assert "redirect" not in world.a.rules() and world.is_open()
+        sock.sendall(b"\r\n")
+        assert sock.recv(65_536).endswith(b"80")
+    assert charon.wait() == 0
+    assert len(charon.log_lines("http_request")) == 1
+    assert not world.is_there()
+
+
+def test_an_upgrade_keeps_the_rules(world: World, start: Start) -> None:
+    charon = start()
+    stop, failures = threading.Event(), []
+
+    def keep_asking() -> None:
+        while not stop.is_set():
+            if world.gets(world.b, world.a, 9000) != "9000":
+                failures.append("not reached")
+
+    asking = threading.Thread(target=keep_asking)
+    asking.start()
+    try:
+        charon.upgrade()
+        charon.wait_for_event("stopped")
+    finally:
+        stop.set()
+        asking.join(PATIENCE)
+    assert not failures
+    assert not charon.log_lines("intercept_down")
+    assert world.command(charon, "check")[0] == 0
+    world.carried(charon)
+
+
+def test_a_successor_without_interception_leaves_no_rule(world: World, start: Start) -> None:
+    charon = start()
+    charon.write_config(config(enabled=False))
+    charon.upgrade()
+    charon.wait_for_event("stopped")
+    assert not world.is_there() and world.is_open()
+
+
+def test_a_reload_changes_the_rules_and_ends_them(world: World, start: Start) -> None:
+    charon = start()
+    charon.write_config(config(table="second", inbound={"listener": "in", "ports": [9001]}))
+    assert charon.admin("/api/reload", "POST")[0] == 200
+    rules = world.a.rules()
+    assert rules.count("redirect") == 2 and "9001" in rules.partition("table inet second")[2]
+    charon.write_config(config(enabled=False))
+    assert charon.admin("/api/reload", "POST")[0] == 200
+    assert "redirect" not in world.a.rules() and world.is_open()
+    charon.write_config(config(outbound={"listener": "out", "users": ["nobody-knows"]}))
+    status, body = charon.admin("/api/reload", "POST")
+    assert status == 422 and b"there is no user nobody-knows" in body
+
+
+def test_closed_on_stop(world: World, start: Start) -> None:
+    charon = start(config(on_stop="closed"))
+    world.carried(charon)
+    kill(charon)
+    assert world.gets(world.a, world.b, 80) is None and world.gets(world.b, world.a, 9000) is None
+    assert world.gets(world.b, world.a, 22) == "22" and world.gets(world.a, world.b, 22) == "22"
+    assert world.command(charon, "check") == (0, "the kernel has what is wanted\n")
+    assert world.command(charon, "down") == (0, "down\n")
+    assert world.is_open()
+    assert world.command(charon, "check") == (1, "the table is not there\n")
+    assert world.command(charon, "up") == (0, "up\n")
+    assert world.gets(world.a, world.b, 80) is None
+    again = start(config(on_stop="closed"))
+    world.carried(again)
+    assert again.stop() == 0 and world.is_there()
+
+
+def test_the_way_out_needs_no_configuration(world: World, start: Start) -> None:
+    charon = start(config(on_stop="closed"))
+    kill(charon)
+    charon.write_config("intercept: {enabled: perhaps}")
+    code, text = world.command(charon, "down")
+    assert (code, text) == (0, "down\n")
+    assert not world.is_there() and world.is_open()
+
+
+def test_without_the_capability_charon_does_not_start(world: World, make_charon: StartCharon) -> None:
+    less = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
+    charon = make_charon(CONFIG, prefix=[*world.a.prefix, *less])
+    charon.start(wait=False)
+    assert charon.wait() == 3
+    assert "CAP_NET_ADMIN" in charon.stderr()
+    assert not world.is_there() and world.is_open()
