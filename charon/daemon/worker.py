@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from math import inf
 from time import monotonic
 from typing import Any
@@ -17,6 +18,7 @@ from gevent.event import Event as Flag
 
 from charon.base.clock import SystemClock
 from charon.base.names import Event, Metric
+from charon.config.service_table import SnapshotUpdate
 from charon.config.snapshot import (
     EndpointSpec,
     ListenerSpec,
@@ -86,6 +88,7 @@ class Worker:
         self.spans = SpanOutbox(descriptors[3])
         self.plane = DataPlane(self.events, self.access_log, metrics, sharing, self.guard)
         deadlines().on_lag = self.guard.look_at_lag
+        self._services: Mapping[str, ServiceSpec] = {}
         self.specs: dict[str, ListenerSpec] = {}
         self.servers: list[ProxyServer] = []
         self.retired: list[ProxyServer] = []
@@ -120,6 +123,8 @@ class Worker:
                 self.events.error(Event.INTERNAL_ERROR, exc=error, where="channel")
 
     def _obey(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, SnapshotUpdate):
+            message = message.over(self._services)
         if isinstance(message, Snapshot):
             self._apply(message)
             self._send({"type": "applied", "generation": message.generation})
@@ -149,6 +154,7 @@ class Worker:
 
     def _apply(self, snapshot: Snapshot) -> None:
         """Follow a snapshot: what is unchanged is left alone."""
+        self._services = snapshot.services  # whatever becomes of the rest: the next update builds on it
         self._drain_timeout = snapshot.drain_timeout
         mark_connections(snapshot.mark)
         self.events.set_level(snapshot.logging.level)

@@ -17,6 +17,7 @@ from gevent.event import Event as Flag
 from gevent.queue import Queue
 
 from charon.base.names import Event
+from charon.config.service_table import SnapshotUpdate
 from charon.config.snapshot import LoggingSpec, Snapshot
 from charon.daemon.channel import MAX_DESCRIPTORS, Channel, ChannelClosed
 from charon.daemon.listeners import Share
@@ -260,7 +261,8 @@ class WorkerSlot:
             hello = {"type": "hello", "slot": self.slot, "slots": self._slots, "logging": logging}
             lent = (table.fd, *table.lock_fds, self._spans, ledger)
             channel.send(hello | {"secret": self._shared.secret.hex()}, lent)
-            channel.send(self._snapshot())
+            sent = self._snapshot()
+            channel.send(sent)
             for message, descriptors in _offers(self._sockets()):
                 channel.send(message, tuple(descriptors))
             channel.send({"type": "serve"})
@@ -270,7 +272,8 @@ class WorkerSlot:
                     self._send(channel, *order)
                 elif self._newest is not None:
                     newest, self._newest = self._newest, None
-                    channel.send(newest)
+                    channel.send(SnapshotUpdate.between(sent, newest))
+                    sent = newest
         except ChannelClosed:
             return  # the process is ending, which its waiter sees
 

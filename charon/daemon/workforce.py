@@ -19,7 +19,7 @@ from charon.net.tasks import spawn
 from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
 
-START_SECONDS = 10.0
+START_SECONDS = 30.0
 """How long the first workers may take to get ready."""
 
 APPLY_SECONDS = 5.0
