@@ -266,6 +266,9 @@ def test_an_answer_of_charons_own_is_a_span_and_a_scrape_is_none(row: Row) -> No
     assert response.status == 302
     (server,) = row.collector.trace(trace_id, 1)
     assert (server.error, server.attributes["http.response.status_code"]) == (False, 302)
+    with RawClient(row.front.port("web")) as client:
+        scraped = client.get("/metrics", "Accept: application/openmetrics-text; version=1.0.0").body
+    assert f'trace_id="{trace_id}"'.encode() in scraped, "the newest of its bucket is its example"
     assert not [span for span in row.collector.spans if span.trace_id == f"{T[:-1]}9"]
     exported = eventually(lambda: total(row.front.metrics(), EXPORTED, exporter="jaeger"))
     assert exported and total(row.front.metrics(), DROPPED) == 0
