@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any, Final
@@ -131,7 +131,7 @@ def senders(spec: ExportSpec, origin: Origin, words: LastWords) -> dict[str, Sen
     return found
 
 
-def _send(make: Any, origin: Origin, words: LastWords) -> Send:
+def _send(make: Callable[[], SpanExporter], origin: Origin, words: LastWords) -> Send:
     exporter: SpanExporter | None = None
 
     def send(batch: Sequence[Span]) -> None:

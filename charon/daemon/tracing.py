@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from time import monotonic
 from typing import IO, Any
@@ -101,9 +102,15 @@ class SpanExport:
 
 
 class _Exporter:
-    """One exporter: a process, and another one when it dies, until :meth:`stop`."""
+    """One exporter: a process, and another one when it dies, until :meth:`stop`.
 
-    def __init__(self, order: bytes, fd: int, hear: Any, died: Any) -> None:
+    ``order`` is the line that it is given. ``hear`` is told its reports, ``died`` the number and the exit code of one
+    that has ended unasked.
+    """
+
+    def __init__(
+        self, order: bytes, fd: int, hear: Callable[[dict[str, Any]], None], died: Callable[[int, int], None]
+    ) -> None:
         self.ended = Flag()
         self._order = order
         self._fd = os.dup(fd)
