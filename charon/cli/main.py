@@ -24,7 +24,9 @@ CANNOT_START: Final = 3
 INTERRUPTED: Final = 130
 """Ended from the keyboard, as shells write it."""
 
-COMMANDS: Final = ("check", "status", "reload", "drain", "log_level", "certs", "intercept", "schema", "version")
+COMMANDS: Final = (
+    *("check", "status", "explain", "route", "reload", "drain", "log_level", "certs", "intercept", "schema", "version"),
+)
 """Modules of this package with ``register(subparsers)`` and ``run(args)``, besides ``run`` itself."""
 
 _Subparsers = argparse._SubParsersAction

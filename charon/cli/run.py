@@ -8,7 +8,9 @@ import gc
 import os
 from typing import Any
 
-from charon.admin.app import AdminApp, serve
+from charon.admin.app import AdminApp
+from charon.admin.permission import Permissions
+from charon.admin.server import serve
 from charon.base.errors import StartError
 from charon.config.files import find_config
 from charon.config.reader import read_settings
@@ -50,4 +52,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve_admin(supervisor: Supervisor, settings: Settings, events: EventLog, inherited: Any) -> AdminService:
-    return serve(settings.admin_socket, AdminApp(supervisor, events), events, inherited=inherited)
+    admin = settings.admin
+    permissions = Permissions(admin.read_token_file, admin.write_token_file, admin.group_may_write)
+    app = AdminApp(supervisor, events, permissions)
+    return serve(
+        settings.admin_socket, app, events, inherited=inherited, address=admin.address, permissions=permissions
+    )

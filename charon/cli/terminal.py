@@ -26,6 +26,12 @@ class Style:
     def green(self, text: str) -> str:
         return self._mark("32", text)
 
+    def yellow(self, text: str) -> str:
+        return self._mark("33", text)
+
+    def faint(self, text: str) -> str:
+        return self._mark("2", text)
+
     def _mark(self, code: str, text: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self.colours else text
 
@@ -37,10 +43,11 @@ def style_for(stream: TextIO, environ: Mapping[str, str]) -> Style:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A piece of a table's row, and how it is marked."""
+    """A piece of a table's row, how it is marked, and whether it stands at the right of its column, as numbers do."""
 
     text: str
     mark: Callable[[str], str] = Style.plain
+    right: bool = False
 
 
 def columns(rows: Sequence[Sequence[str | Cell]], indent: str = "  ") -> list[str]:
@@ -53,5 +60,9 @@ def columns(rows: Sequence[Sequence[str | Cell]], indent: str = "  ") -> list[st
 def _row(row: Sequence[Cell], widths: Sequence[int]) -> str:
     while row and not row[-1].text:
         row = row[:-1]
-    padded = [cell.mark(cell.text) + " " * (width - len(cell.text)) for cell, width in zip(row, widths, strict=False)]
-    return "  ".join(padded).rstrip()
+    return "  ".join(_padded(cell, width) for cell, width in zip(row, widths, strict=False)).rstrip()
+
+
+def _padded(cell: Cell, width: int) -> str:
+    room = " " * (width - len(cell.text))
+    return room + cell.mark(cell.text) if cell.right else cell.mark(cell.text) + room

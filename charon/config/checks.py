@@ -32,8 +32,18 @@ def findings(root: Root, listeners: tuple[Listener, ...]) -> Iterator[Finding]:
     yield from _concurrency(root)
     yield from _collisions(root, listeners)
     yield from _services(root, listeners)
-    if root.admin.socket is not None and unix_path_problem(root.admin.socket):
-        yield Finding(("admin", "socket"), unix_path_problem(root.admin.socket) or "")
+    yield from _admin(root)
+
+
+def _admin(root: Root) -> Iterator[Finding]:
+    admin = root.admin
+    if admin.socket is not None and unix_path_problem(admin.socket):
+        yield Finding(("admin", "socket"), unix_path_problem(admin.socket) or "")
+    if admin.address is not None and admin.address.is_unix:
+        yield Finding(("admin", "address"), "a TCP address is expected here, such as 127.0.0.1:9901; see admin.socket")
+    for key in ("read_token_file", "write_token_file"):
+        if getattr(admin, key) is not None and admin.address is None:
+            yield Finding(("admin", key), "it has no effect without admin.address", (("admin", "address"),))
 
 
 def _listener_list(root: Root) -> Iterator[Finding]:

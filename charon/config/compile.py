@@ -11,12 +11,21 @@ from charon.config.compile_intercept import direction, intercept_spec, opaque_po
 from charon.config.compile_routes import route_specs
 from charon.config.compile_services import rate_limit_spec, service_spec
 from charon.config.compile_tls import Materials, access_spec, server_tls, upstream_tls
+from charon.config.effective import effective_json
 from charon.config.load import Config
 from charon.config.registry import Target
 from charon.config.schema.listener import Listener
 from charon.config.schema.root import Root
-from charon.config.settings import Settings
-from charon.config.snapshot import Limits, ListenerSpec, LoggingSpec, OverloadSpec, ServiceSpec, Timeouts
+from charon.config.settings import AdminSpec, ExportSpec, Settings
+from charon.config.snapshot import (
+    Limits,
+    ListenerSpec,
+    LoggingSpec,
+    OverloadSpec,
+    ServiceSpec,
+    Timeouts,
+    TracingSpec,
+)
 
 
 def compile_settings(config: Config) -> Settings:
@@ -49,8 +58,42 @@ def compile_settings(config: Config) -> Settings:
         digest="",
         max_connections=root.limits.max_total_connections,
         overload=OverloadSpec(**root.overload.model_dump()),
+        admin=_admin_spec(config),
+        tracing=_tracing(root),
+        export=_export(config),
     )
-    return replace(settings, digest=blake2b(pickle.dumps(settings), digest_size=6).hexdigest())
+    digest = blake2b(pickle.dumps(settings), digest_size=6).hexdigest()
+    return replace(settings, digest=digest, effective=effective_json(config))
+
+
+def _admin_spec(config: Config) -> AdminSpec:
+    admin = config.root.admin
+    return AdminSpec(
+        address=None if admin.address is None else str(admin.address),
+        read_token_file=None if config.read_token_file is None else str(config.read_token_file),
+        write_token_file=None if config.write_token_file is None else str(config.write_token_file),
+        group_may_write=admin.group_may_write,
+    )
+
+
+def _tracing(root: Root) -> TracingSpec | None:
+    tracing = root.tracing
+    if not tracing.enabled:
+        return None
+    return TracingSpec(tracing.sample_ratio, tracing.propagation, tracing.exports)
+
+
+def _export(config: Config) -> ExportSpec | None:
+    tracing = config.root.tracing
+    if not tracing.enabled or not tracing.exports:
+        return None
+    return ExportSpec(
+        service_name=tracing.service_name,
+        jaeger_endpoint=tracing.jaeger_endpoint,
+        otlp_endpoint=tracing.otlp_endpoint,
+        otlp_headers=tuple(tracing.otlp_headers.items()),
+        ca_file=None if tracing.ca_file is None else str(config.file.parent / tracing.ca_file),
+    )
 
 
 def static_targets(config: Config) -> dict[str, tuple[Target, ...]]:
@@ -115,6 +158,7 @@ def _listener_spec(config: Config, listener: Listener, taken: set[str], material
             min_body_rate=limits.min_body_rate,
         ),
         access_log=listener.access_log,
+        request_id=listener.request_id and listener.protocol != "tcp",
         rate_limit=rate_limit_spec(_name(listener), rate_limit, rate_limit.routes),
         max_connections_per_client=limits.max_connections_per_client,
         metrics_path=listener.metrics.path if metrics else None,

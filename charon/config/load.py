@@ -12,7 +12,6 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from charon.base.errors import ConfigError
-from charon.config import availability
 from charon.config.admin_socket import default_admin_socket
 from charon.config.checks import findings, named_services, static_names
 from charon.config.document import Document, KeyPath, parse, read_text
@@ -45,6 +44,8 @@ class Config:
     registry_file: Path | None
     admin_socket: Path
     log_file: Path | None
+    read_token_file: Path | None
+    write_token_file: Path | None
 
     @property
     def folder(self) -> Path:
@@ -95,8 +96,6 @@ def read_config(path: Path, environ: Mapping[str, str]) -> Reading:
     if not isinstance(document.value, dict):
         what = "the file is empty" if document.value is None else "the file is not a block of keys"
         return Reading(problems=[f"{path}:1: {what}; write keys such as target_service_name: NAME"])
-    for refused in availability.refused(document.value):
-        document.add(refused, availability.REFUSAL)
     valid = _validated(document)
     reading = Reading()
     if valid.root is not None:
@@ -205,13 +204,16 @@ def _config(path: Path, root: Root, listeners: tuple[Listener, ...], environ: Ma
         static = static_names(root)
         needed = any(name not in static for name, _ in named_services(root, listeners))
         registry = DEFAULT_REGISTRY if needed else None
+    admin = root.admin
     return Config(
         file=path.absolute(),
         root=root,
         listeners=listeners,
         registry_file=None if registry is None else folder / registry,
-        admin_socket=folder / root.admin.socket if root.admin.socket else default_admin_socket(environ),
+        admin_socket=folder / admin.socket if admin.socket else default_admin_socket(environ),
         log_file=None if root.logging.file is None else folder / root.logging.file,
+        read_token_file=None if admin.read_token_file is None else folder / admin.read_token_file,
+        write_token_file=None if admin.write_token_file is None else folder / admin.write_token_file,
     )
 
 

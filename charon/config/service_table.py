@@ -1,17 +1,19 @@
 """Every service in one value, as the supervisor holds it and as a worker gets it.
 
 A registry may name 50,000 services, of which one worker uses few. So they travel packed, a few bytes each, and a
-service becomes a :class:`ServiceSpec` again when it is first asked for: taking over all of them costs a worker no more
-than taking over a few. Which way a service is treated travels once for all that are treated alike.
+service becomes a :class:`ServiceSpec` again when it is first asked for: taking over all of them costs a worker hardly
+more than taking over a few. Which way a service is treated travels once for all that are treated alike. A worker that
+has a snapshot already is told only of services that differ.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from charon.config.snapshot import TREATMENT, EndpointSpec, ServiceSpec, SocketAddress, treatment
+from charon.config.snapshot import TREATMENT, EndpointSpec, ServiceSpec, Snapshot, SocketAddress, treatment
 
 _Treatment = tuple[Any, ...]
 
@@ -95,6 +97,48 @@ class PackedServices(Mapping[str, ServiceSpec]):
         """Whether ``other`` has ``name`` in the very same form; nothing is unpacked."""
         record = self._records.get(name)
         return record is not None and record == other._records.get(name) and self._treatments == other._treatments
+
+    def with_changes(
+        self, treatments: list[_Treatment], records: Mapping[str, bytes], gone: Iterable[str]
+    ) -> PackedServices:
+        """These services without those that have ``gone``, and with ``records`` that are new or differ."""
+        found = {**self._records, **records}
+        for name in gone:
+            del found[name]
+        return PackedServices(treatments, found)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotUpdate:
+    """A snapshot for one who has got another one before: of its services, only those that differ.
+
+    ``snapshot`` is without services; ``records`` are those that are new or differ, ``gone`` names that are not there
+    any more.
+    """
+
+    snapshot: Snapshot
+    treatments: list[_Treatment]
+    records: dict[str, bytes]
+    gone: list[str]
+
+    @classmethod
+    def between(cls, before: Snapshot, after: Snapshot) -> SnapshotUpdate | Snapshot:
+        """What one who has ``before`` has to be told to have ``after``."""
+        old, new = before.services, after.services
+        if not isinstance(old, ServiceTable) or not isinstance(new, ServiceTable):
+            return after
+        known, wanted = old._records, new._records
+        if old._treatments != new._treatments[: len(old._treatments)]:
+            return after  # what is known by number means something else
+        records = {name: record for name, record in wanted.items() if known.get(name) != record}
+        gone = [name for name in known if name not in wanted]
+        return cls(replace(after, services={}), new._treatments, records, gone)
+
+    def over(self, services: Mapping[str, ServiceSpec]) -> Snapshot:
+        """The whole snapshot, given the ``services`` of the one before. Raises TypeError when they are not packed."""
+        if not isinstance(services, PackedServices):
+            raise TypeError("an update came before any snapshot")
+        return replace(self.snapshot, services=services.with_changes(self.treatments, self.records, self.gone))
 
 
 def unchanged(name: str, before: Mapping[str, ServiceSpec], after: Mapping[str, ServiceSpec]) -> bool:

@@ -364,6 +364,7 @@ class ListenerSpec:
     ``direction`` is ``outbound`` or ``inbound`` where connections are carried to their original destination; those that
     belong to no service only where ``passthrough`` is true. ``opaque_ports`` are ranges of destination ports where the
     first bytes are not looked at. ``accept_proxy`` are the networks whose connections begin with a PROXY header.
+    ``request_id``: requests have a name (X-Request-Id).
     """
 
     name: str
@@ -374,6 +375,7 @@ class ListenerSpec:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     access_log: bool = True
+    request_id: bool = False
     rate_limit: RateLimitSpec | None = None
     max_connections_per_client: int | None = None
     metrics_path: str | None = None
@@ -416,6 +418,16 @@ class OverloadSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSpec:
+    """``sample_ratio`` (0 to 1) of new traces are sampled. ``propagation`` holds words of
+    ``charon.wire.tracecontext.FORMATS``. ``record``: there is somebody to export spans to."""
+
+    sample_ratio: float = 1.0
+    propagation: tuple[str, ...] = ("w3c",)
+    record: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything a worker does, as of ``generation`` (counts up with every change). ``max_connections`` is of all
     listeners and workers together. ``mark`` is what connections that are opened bear for the kernel's rules, 0: none.
@@ -432,3 +444,4 @@ class Snapshot:
     admin_socket: str = ""
     instance_id: str = ""
     mark: int = 0
+    tracing: TracingSpec | None = None

@@ -15,6 +15,7 @@ import orjson
 from gevent import socket as gsocket
 from gevent.lock import Semaphore
 
+from charon.config.service_table import SnapshotUpdate
 from charon.config.snapshot import Snapshot
 
 _HEADER = struct.Struct("!cI")
@@ -24,7 +25,7 @@ MAX_MESSAGE = 1 << 30
 MAX_DESCRIPTORS = 250
 """Descriptors that one message may carry (SCM_MAX_FD is 253)."""
 
-Message = dict[str, Any] | Snapshot
+Message = dict[str, Any] | Snapshot | SnapshotUpdate
 
 
 class ChannelClosed(Exception):
@@ -55,7 +56,7 @@ class Channel:
 
     def send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
         """Send one message, waiting as long as the other end takes to read it. Raises ChannelClosed."""
-        if isinstance(message, Snapshot):
+        if isinstance(message, Snapshot | SnapshotUpdate):
             kind, payload = _SNAPSHOT, pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
         else:
             kind, payload = _JSON, orjson.dumps({**message, _COUNT: len(descriptors)})
@@ -76,7 +77,7 @@ class Channel:
             raise ChannelClosed
         payload = self._exactly(length)
         if kind == _SNAPSHOT and self._trusting:
-            snapshot: Snapshot = pickle.loads(payload)  # noqa: S301 - from our own supervisor, see above
+            snapshot: Snapshot | SnapshotUpdate = pickle.loads(payload)  # noqa: S301 - from our own supervisor, see above
             return snapshot, []
         if kind != _JSON:
             raise ChannelClosed

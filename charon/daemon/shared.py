@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from heapq import nsmallest
 from time import monotonic
+from typing import Any
 
 from charon.base.names import Event, Metric
 from charon.config.settings import Settings, Treat
@@ -149,10 +151,14 @@ class Shared:
         self._totals.set_gauges(Metric.UPSTREAM_EJECTED, ejected)
         self._totals.set_gauges(Metric.SERVICE_PANIC, panic)
 
-    def status(self) -> dict[str, list[dict[str, object]]]:
-        """Every service's endpoints with what is known of them, as plain values."""
+    def status(self, limit: int | None, news: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+        """Every service's endpoints with what is known of them, as plain values.
+
+        With ``limit`` at most so many services: those in ``news`` (endpoint names) and in trouble first.
+        """
         now = monotonic()
         noted = self._noted()
+        chosen = self._services if limit is None else self._chosen(limit, news, {name for name, _ in noted})
         return {
             name: [
                 {
@@ -163,8 +169,23 @@ class Shared:
                 }
                 for endpoint, state in ((e, noted.get((name, e.name))) for e in service.endpoints)
             ]
-            for name, service in self._services.items()
+            for name, service in chosen.items()
         }
+
+    def _chosen(self, limit: int, news: Collection[str], troubled: Collection[str]) -> dict[str, ServiceSpec]:
+        if len(self._services) <= limit:
+            return self._services
+
+        def rank(service: ServiceSpec) -> int:
+            return 0 if service.name in troubled else 1 if any(e.name in news for e in service.endpoints) else 2
+
+        best = nsmallest(limit, self._services.values(), key=rank)
+        return {service.name: service for service in best}
+
+    @property
+    def count(self) -> int:
+        """How many services there are."""
+        return len(self._services)
 
     def stop(self) -> None:
         """End all probing."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import gevent
+import orjson
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
@@ -32,6 +33,7 @@ from charon.daemon.listeners import ListenerSockets, Sockets, close_all
 from charon.daemon.notify import Notifier
 from charon.daemon.shared import Shared
 from charon.daemon.status import status
+from charon.daemon.tracing import SpanExport
 from charon.daemon.upgrade import Successor
 from charon.daemon.workforce import BEAT_SECONDS, Workforce
 from charon.discovery.directory import Directory
@@ -44,6 +46,8 @@ from charon.discovery.static import StaticSource
 from charon.net.tasks import names, spawn
 from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
+from charon.telemetry.problems import RecentProblems
+from charon.telemetry.recent import Recent
 from charon.telemetry.sink import LogSink
 
 
@@ -81,6 +85,9 @@ class Supervisor:
         self.events = events
         self.clock = clock or SystemClock()
         self.totals = Totals()
+        self.recent = Recent()
+        self.problems = RecentProblems()
+        events.watch(self.problems.add)
         self.snapshot: Snapshot | None = None
         self.inheritance = inheritance or Inheritance()
         self.started_at = self.clock.monotonic()
@@ -90,19 +97,28 @@ class Supervisor:
         self.draining = False
         self.shared = Shared(settings.workers, self.totals, events)
         self.listeners = ListenerSockets(settings.workers, self.inheritance)
+        self._instance = secrets.token_hex(6)
+        self._tracing = SpanExport(self.totals, events, self._instance)
         self.workforce = Workforce(
-            settings.workers, self._current, self.listeners, settings.logging, self.shared, self.totals, events
+            settings.workers,
+            self._current,
+            self.listeners,
+            settings.logging,
+            self.shared,
+            self._tracing.fd,
+            self.totals,
+            events,
+            self.problems,
         )
         self._notifier = notifier or Notifier()
         self._serve_admin = serve_admin
         self._admin: AdminService | None = None
-        self._instance = secrets.token_hex(6)
         self._changing = Semaphore()
         self._successor: Successor | None = None
         self._stop = Flag()
         self._hurry = Flag()
         self._log_troubles = {Metric.LOG_DROPPED: 0, Metric.LOG_WRITE_ERRORS: 0}
-        self._registry: RegistryFile | None = None
+        self.registry: RegistryFile | None = None
         self._directory = self._make_directory(settings)
         self.interceptor = Interceptor(events, self.totals, self.listeners.addresses, lambda: self.workforce.serving)
         self.certificates = CertificateKeeper(events, self.totals, self.clock, self._services_changed)
@@ -156,6 +172,7 @@ class Supervisor:
         self._directory.start()
         self.snapshot = self._compile(1)
         self.listeners.adopt(settings.listeners, self.listeners.prepare(settings.listeners))
+        self._tracing.follow(settings.export)
         self.workforce.start(self._stop)
         if predecessor is not None:
             predecessor.take_over()
@@ -169,6 +186,7 @@ class Supervisor:
         self._keep_sockets(self.listeners.open)
         self._watch.start()
         spawn("heartbeat", self._beat)
+        spawn("recent", self._sample)
         if self._notifier.watchdog_seconds is not None:
             spawn("watchdog", self._feed_watchdog, self._notifier.watchdog_seconds / 3)
         self.interceptor.follow(settings)
@@ -186,6 +204,12 @@ class Supervisor:
             gevent.sleep(BEAT_SECONDS)
             self.workforce.beat(self.settings.worker_timeout)
             self._notifier.status(self._line())
+
+    def _sample(self) -> None:
+        while not self.draining:
+            self.workforce.ask("report")
+            self.recent.sample(self.clock.monotonic(), self.totals)
+            gevent.sleep(BEAT_SECONDS)
 
     def _feed_watchdog(self, seconds: float) -> None:
         while True:
@@ -227,6 +251,7 @@ class Supervisor:
             self.workforce.drain(timeout, self._hurry)
             progress.kill()
         self.interceptor.stop()
+        self._tracing.stop(self._hurry)
         if self._admin is not None and self._successor is None:
             self._admin.stop(timeout=1.0)
         self.events.info(Event.STOPPED)
@@ -245,10 +270,10 @@ class Supervisor:
 
     def _make_directory(self, settings: Settings) -> Directory:
         sources: list[Source] = [StaticSource(settings.static_services)]
-        self._registry = None
+        self.registry = None
         if settings.registry_file is not None:
-            self._registry = RegistryFile(settings.registry_file, self.events, spawn)
-            sources.append(self._registry)
+            self.registry = RegistryFile(settings.registry_file, self.events, spawn)
+            sources.append(self.registry)
         resolver = Resolver(Lookup(spawn).find, spawn, self.events)
         return Directory(sources, resolver, self._services_changed, self.events, spawn)
 
@@ -334,6 +359,7 @@ class Supervisor:
         self.interceptor.reload(settings)
         close_all(unneeded)
         self._keep_sockets(opened, unneeded)
+        self._tracing.follow(settings.export)
         for spec in settings.listeners:
             if spec.name in fresh:
                 self._announce(spec)
@@ -381,8 +407,8 @@ class Supervisor:
 
     def refresh(self) -> None:
         """Bring the totals up to date with what the workers have counted until now."""
-        if self._registry is not None:
-            self.totals.registry_loaded(self._registry.last_reload_successful, self._registry.last_success_time)
+        if self.registry is not None:
+            self.totals.registry_loaded(self.registry.last_reload_successful, self.registry.last_success_time)
         self.totals.workers(self.workforce.serving)
         self._count_log_troubles()
         self.shared.gauges()
@@ -419,10 +445,25 @@ class Supervisor:
             return "not all workers are ready"
         return None
 
-    def status(self) -> dict[str, Any]:
-        """The state of everything, as plain values."""
+    def status(self, services: int | None = None, *, history: bool = False) -> dict[str, Any]:
+        """The state of everything, as plain values; of the services at most so many, those with news first.
+
+        ``history`` adds the rates of the last minute, sample by sample.
+        """
         self.refresh()
-        return status(self)
+        return status(self, services, history=history)
+
+    def problems_since(self, number: int) -> dict[str, Any]:
+        """What has gone wrong of late, after the problem of that number."""
+        return {"last": self.problems.last, "problems": self.problems.since(number)}
+
+    def config(self) -> dict[str, Any]:
+        """The configuration in force, without secrets."""
+        return {
+            "file": self.settings.file,
+            "digest": self.settings.digest,
+            "config": orjson.loads(self.settings.effective),
+        }
 
     def greenlets(self) -> dict[str, list[str]]:
         """The named greenlets of every process."""

@@ -17,6 +17,7 @@ from gevent.event import Event as Flag
 from gevent.queue import Queue
 
 from charon.base.names import Event
+from charon.config.service_table import SnapshotUpdate
 from charon.config.snapshot import LoggingSpec, Snapshot
 from charon.daemon.channel import MAX_DESCRIPTORS, Channel, ChannelClosed
 from charon.daemon.listeners import Share
@@ -25,6 +26,7 @@ from charon.net.tasks import spawn
 from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
 from charon.telemetry.ledger import Ledger, LedgerReader
+from charon.telemetry.problems import RecentProblems
 
 _Order = tuple[dict[str, Any], list[int]]
 """A message and descriptors of its own that go with it."""
@@ -41,8 +43,9 @@ _LAST_WORDS = 0.2
 class WorkerSlot:
     """Keeps one worker running until :meth:`drain`.
 
-    ``sockets`` gives what the slot listens on. ``on_absence`` is told True when the slot will be without a worker for
-    longer than a start takes, and False when it has one again. ``state`` is what the worker has last said of itself.
+    ``sockets`` gives what the slot listens on, ``spans`` is the descriptor that workers hand spans over through.
+    ``on_absence`` is told True when the slot will be without a worker for longer than a start takes, and False when it
+    has one again. ``state`` is what the worker has last said of itself.
     """
 
     def __init__(
@@ -53,8 +56,10 @@ class WorkerSlot:
         sockets: Callable[[], Sequence[Share]],
         snapshot: Callable[[], Snapshot],
         shared: Shared,
+        spans: int,
         totals: Totals,
         events: EventLog,
+        problems: RecentProblems,
         on_absence: Callable[[int, bool], None],
     ) -> None:
         self.slot = slot
@@ -71,8 +76,10 @@ class WorkerSlot:
         self._sockets = sockets
         self._snapshot = snapshot
         self._shared = shared
+        self._spans = spans
         self._totals = totals
         self._events = events
+        self._problems = problems
         self._on_absence = on_absence
         self._silence = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -255,8 +262,10 @@ class WorkerSlot:
             logging = asdict(self._logging)
             table = self._shared.table
             hello = {"type": "hello", "slot": self.slot, "slots": self._slots, "logging": logging}
-            channel.send(hello | {"secret": self._shared.secret.hex()}, (table.fd, *table.lock_fds, ledger))
-            channel.send(self._snapshot())
+            lent = (table.fd, *table.lock_fds, self._spans, ledger)
+            channel.send(hello | {"secret": self._shared.secret.hex()}, lent)
+            sent = self._snapshot()
+            channel.send(sent)
             for message, descriptors in _offers(self._sockets()):
                 channel.send(message, tuple(descriptors))
             channel.send({"type": "serve"})
@@ -266,7 +275,8 @@ class WorkerSlot:
                     self._send(channel, *order)
                 elif self._newest is not None:
                     newest, self._newest = self._newest, None
-                    channel.send(newest)
+                    channel.send(SnapshotUpdate.between(sent, newest))
+                    sent = newest
         except ChannelClosed:
             return  # the process is ending, which its waiter sees
 
@@ -299,6 +309,7 @@ class WorkerSlot:
             self.state = _state(message["state"])
             assert self._ledger is not None, "it is closed when the channel is"
             self._totals.add(self.slot, message["delta"] | self._ledger.take())
+            self._problems.add_reported(message.get("problems", []), self.slot)
             self._answer(message["id"], True)
         elif kind == "ready":
             self.ready.set()

@@ -18,8 +18,9 @@ from charon.daemon.worker_slot import WorkerSlot
 from charon.net.tasks import spawn
 from charon.telemetry.events import EventLog
 from charon.telemetry.exposition import Totals
+from charon.telemetry.problems import RecentProblems
 
-START_SECONDS = 10.0
+START_SECONDS = 30.0
 """How long the first workers may take to get ready."""
 
 APPLY_SECONDS = 5.0
@@ -35,7 +36,8 @@ _LAST_GRACE = 5.0
 
 
 class Workforce:
-    """The worker slots. ``current`` gives the newest snapshot, ``listeners`` what to listen on."""
+    """The worker slots. ``current`` gives the newest snapshot, ``listeners`` what to listen on, ``spans`` is the
+    descriptor that spans are handed over through."""
 
     def __init__(
         self,
@@ -44,8 +46,10 @@ class Workforce:
         listeners: ListenerSockets,
         logging: LoggingSpec,
         shared: Shared,
+        spans: int,
         totals: Totals,
         events: EventLog,
+        problems: RecentProblems,
     ) -> None:
         self._listeners = listeners
         self._last_request = 0
@@ -58,8 +62,10 @@ class Workforce:
                 partial(self._shares, number),
                 current,
                 shared,
+                spans,
                 totals,
                 events,
+                problems,
                 on_absence=self._on_absence,
             )
             for number in range(count)

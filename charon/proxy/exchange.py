@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from charon.base.errors import Reason
 from charon.net.deadlines import NEVER
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from charon.proxy.endpoint import Endpoint
     from charon.proxy.place import Place
     from charon.proxy.route import Route
+    from charon.telemetry.tracing import Trace
     from charon.wire.messages import RequestHead
 
 
@@ -22,7 +23,8 @@ class Exchange:
     before there was one. ``started`` says that a byte of the final answer has been passed on: from then on the only
     honest way to fail is to break off. ``client`` is the address that limits count. ``rule`` is the route it falls
     under and ``timeouts`` what holds for it, both the listener's defaults at first. ``place`` is its place among the
-    requests that its service may have, where that is bounded by latency.
+    requests that its service may have, where that is bounded by latency. ``request_id`` is its name in logs, empty
+    where requests have none; ``trace`` is None without tracing.
     """
 
     __slots__ = (
@@ -37,6 +39,7 @@ class Exchange:
         "logged",
         "place",
         "reason",
+        "request_id",
         "retries",
         "route",
         "rule",
@@ -45,6 +48,7 @@ class Exchange:
         "started",
         "status",
         "timeouts",
+        "trace",
         "watches_latency",
     )
 
@@ -69,12 +73,19 @@ class Exchange:
         self.bytes_out = 0
         self.started = False
         self.logged = True
+        self.request_id = b""
+        self.trace: Trace | None = None
 
     def __repr__(self) -> str:
         head = self.head
         what = f"{head.method!r} {head.target!r}" if head is not None else "unread"
         where = self.endpoint.name if self.endpoint is not None else "-"
         return f"<Exchange {what} -> {where} status={self.status} reason={self.reason}>"
+
+    def ids(self) -> dict[str, Any]:
+        """The fields by which every log line of the request says whose it is, and which trace it belongs to."""
+        ids: dict[str, Any] = {"request_id": self.request_id.decode("ascii")} if self.request_id else {}
+        return ids if self.trace is None else ids | self.trace.ids()
 
     def fail(self, reason: Reason, detail: str) -> None:
         """Note why the exchange did not go well. The first reason counts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from os import urandom
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ from charon.proxy.stages import limit_rate, whole_seconds
 from charon.wire.chunked import encode_chunk, encode_last
 from charon.wire.forwarded import is_loop, request_extra
 from charon.wire.messages import CHUNKED, RequestHead, connection_lines, serialize_request
+from charon.wire.request_id import identified, line
+from charon.wire.tracecontext import rewritten
 
 if TYPE_CHECKING:
     from charon.proxy.endpoint import Endpoint
@@ -54,10 +57,15 @@ def carry(connection: HttpConnection, exchange: Exchange, listener: Listener) ->
     """
     head = exchange.head
     assert head is not None
+    tracer = connection.server.plane.tracer
+    if tracer is not None:
+        exchange.trace = tracer.begin(head.fields, head.host)
     body: BodyReader | None = None
     if head.body:
         body = BodyReader(connection.stream, head.body, connection.buffer, BAD_CHUNK, listener.head_limits)
         connection.buffer = b""
+    if listener.request_id:
+        exchange.request_id, head.fields = identified(head.fields, _fresh_id)
     try:
         if listener.access is not None:
             _admit(listener.access, connection)
@@ -92,6 +100,7 @@ def _route(connection: HttpConnection, exchange: Exchange, listener: Listener, h
     """Find the rule of a request. Returns the name of its service, None for a redirect. Raises ExchangeFailed."""
     if head.path == listener.metrics_path and head.method in (b"GET", b"HEAD"):
         exchange.logged = False
+        exchange.trace = None
         head.target = b"/metrics" + head.target[len(head.path) :]  # whatever the listener calls it
         return METRICS_SERVICE
     if head.forwarded is not None and is_loop(head, connection.server.plane.instance):
@@ -220,6 +229,8 @@ class _Forwarding:
                 exchange.place.again(monotonic())
             fresh = True
             request = attempt.replay(request)
+            if exchange.trace is not None:
+                request = rewritten(request, exchange.trace.fields, exchange.trace.next_try())
             exchange.retries += 1
             self.connection.server.plane.metrics.retry(_method(exchange))
 
@@ -294,6 +305,8 @@ class _Forwarding:
         )
         if head.upgrade is not None or head.te_trailers:
             extra += connection_lines(head)
+        if self.exchange.trace is not None:
+            head.fields = self.exchange.trace.applied_to(head.fields)
         rule = self.exchange.rule
         if rule.rewrite is not None or rule.request_edits is not None:
             self._edit(head)
@@ -324,8 +337,9 @@ def _redirect(connection: HttpConnection, exchange: Exchange, head: RequestHead,
     assert redirect is not None
     exchange.status = redirect.status
     keep = _goes_on(connection, head, body)
+    fields = line(exchange.request_id) if exchange.request_id else b""
     location = redirect.location(connection.scheme, head.host, head.path, head.target[len(head.path) :])
-    return connection.answer(exchange, redirect_answer(redirect.status, location, head, keep)) and keep
+    return connection.answer(exchange, redirect_answer(redirect.status, location, head, keep, fields)) and keep
 
 
 def _goes_on(connection: HttpConnection, head: RequestHead, body: BodyReader | None) -> bool:
@@ -340,7 +354,7 @@ def _answer_failure(
     exchange.fail(reason, failure.detail)
     plane = connection.server.plane
     if reason is RATE_LIMITED:
-        plane.rate_limited(exchange.limited_by, exchange.client, exchange.start)
+        plane.rate_limited(exchange.limited_by, exchange.client, exchange.start, **exchange.ids())
     elif reason is IDENTITY_DENIED:
         plane.metrics.count(Metric.AUTHORIZATION_DENIED, (connection.server.listener.name, exchange.route))
     elif exchange.endpoint is not None and reason is not CLIENT_ABORT:
@@ -361,9 +375,13 @@ def _answer_failure(
         keep_alive=keep,
         head_only=head.method == b"HEAD",
         retry_after=None if failure.retry_after is None else whole_seconds(failure.retry_after),
-        fields=failure.fields,
+        fields=failure.fields + line(exchange.request_id) if exchange.request_id else failure.fields,
     )
     return connection.answer(exchange, answer) and keep
+
+
+def _fresh_id() -> bytes:
+    return urandom(16).hex().encode("ascii")
 
 
 def _forget(failure: ExchangeFailed) -> None:
@@ -384,6 +402,7 @@ def _tell(connection: HttpConnection, exchange: Exchange, failure: ExchangeFaile
         error=failure.detail or failure.reason.text,
         method=_method(exchange),
         tries=exchange.retries + 1,
+        **exchange.ids(),
     )
 
 

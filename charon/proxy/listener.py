@@ -39,6 +39,7 @@ class Listener:
         "opaque_ports",
         "passthrough",
         "proxies",
+        "request_id",
         "routes",
         "server_names",
         "spec",
@@ -73,6 +74,7 @@ class Listener:
         self.max_per_client = spec.max_connections_per_client
         self.metrics_path = spec.metrics_path.encode("ascii") if spec.metrics_path else None
         self.access_log = spec.access_log
+        self.request_id = spec.request_id
         self.limiter = Limiter(spec.rate_limit, buckets) if spec.rate_limit is not None else None
         self.stages = stages(spec, self.limiter)
         self._timeouts: dict[tuple[TimeoutOverrides | None, float | None], Timeouts] = {}

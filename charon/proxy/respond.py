@@ -60,8 +60,8 @@ def local_answer(
     return b"".join(lines)
 
 
-def redirect_answer(status: int, location: bytes, head: RequestHead, keep_alive: bool) -> bytes:
-    """A redirect to ``location``, in answer to ``head``."""
+def redirect_answer(status: int, location: bytes, head: RequestHead, keep_alive: bool, fields: bytes = b"") -> bytes:
+    """A redirect to ``location``, in answer to ``head``. ``fields`` are further lines of the head."""
     text = b"See %b\n" % location
     connection = b"" if keep_alive and head.version == 11 else b"keep-alive" if keep_alive else b"close"
     return (
@@ -72,7 +72,7 @@ def redirect_answer(status: int, location: bytes, head: RequestHead, keep_alive:
             http_date(),
             location,
             len(text),
-            b"Connection: %b\r\n" % connection if connection else b"",
+            fields + (b"Connection: %b\r\n" % connection if connection else b""),
             b"" if head.method == b"HEAD" else text,
         )
     )

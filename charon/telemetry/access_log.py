@@ -3,8 +3,8 @@
 What did not go well, with a reason or a status of 500 or above, is always logged as far as the level lets it; of the
 rest a sample can be enough, and some paths can be left out. Lines have the shape of the event log's, but do not pass
 through stdlib logging, which would cost several times what the rest of recording a request does. A field that has no
-value (``trace_id``, ``reason``, ``identity``) is left out. Paths, methods, client addresses and identities are a peer's
-bytes: they are bounded and escaped here.
+value (``trace_id``, ``request_id``, ``reason``, ``identity``, ...) is left out. Paths, methods, client addresses
+and identities are a peer's bytes: they are bounded and escaped here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class AccessLog:
     """Access lines into ``sink``. ``fmt`` is ``json`` or ``console``, ``level`` the least level that is written.
 
     A line is of level ``info``, or ``warning`` when it has a reason, as every answer that Charon made itself has.
-    ``wall`` gives Unix seconds.
+    ``wall`` gives Unix seconds. ``on_problem`` is called with the fields of each line that has a reason or a status of
+    500 or above.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class AccessLog:
         self._colours = self._console and use_colours(sink)
         self._wall = wall or SystemClock().wall
         self._timestamp = Timestamps().format
+        self.on_problem: Callable[[dict[str, Any]], None] | None = None
         self.set_level(level)
         self.choose(1.0, ())
 
@@ -85,7 +87,9 @@ class AccessLog:
         reason: str | None,
         protocol: str,
         trace_id: str | None = None,
+        span_id: str | None = None,
         identity: str | None = None,
+        request_id: str | None = None,
         destination: str | None = None,
     ) -> None:
         """One request ended. ``upstream`` is an endpoint's name or ``NO_UPSTREAM``; ``reason`` is a reason word.
@@ -116,13 +120,18 @@ class AccessLog:
         }
         if reason:
             line["reason"] = reason
+        if request_id:
+            line["request_id"] = request_id
         if trace_id:
             line["trace_id"] = trace_id
+            line["span_id"] = span_id
         if identity:
             line["identity"] = identity
         if destination:
             line["destination"] = destination
         self._write(self._careful(line) if len(path) > MAX_PATH else self._encode(line))
+        if (reason or status >= 500) and self.on_problem is not None:
+            self.on_problem(line)
 
     def tcp(
         self,
@@ -162,6 +171,8 @@ class AccessLog:
         if destination:
             line["destination"] = destination
         self._write(self._encode(line))
+        if reason and self.on_problem is not None:
+            self.on_problem(line)
 
     def _encode(self, line: dict[str, Any]) -> bytes:
         """``line`` as it is when nothing in it needs care, which is nearly always."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any, Final
 
 from pythonjsonlogger.core import LogData
@@ -93,6 +94,7 @@ class EventLog:
             raise ValueError(f"unknown logging environment {environment!r}")
         self._sink = sink
         self._development = environment == "development"
+        self._process_fields = process_fields
         self._handler = _SinkHandler(sink, _formatter(sink, fmt, process_fields, self._development))
         self._logger = logging.Logger("charon", level_number(level))
         self._logger.addHandler(self._handler)
@@ -120,6 +122,10 @@ class EventLog:
 
     def error(self, name: str, /, *, exc: BaseException | None = None, **fields: Any) -> None:
         self._log(logging.ERROR, name, exc, fields)
+
+    def watch(self, look: Callable[[dict[str, Any]], None]) -> None:
+        """Have ``look`` called with the fields of every warning and error that is written."""
+        self._logger.addHandler(_Watcher(look, _Fields(self._process_fields, self._development)))
 
     def capture_libraries(self) -> None:
         """What libraries log or warn of, from warnings up, becomes ``library_log`` events of this log."""
@@ -151,6 +157,20 @@ class _SinkHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._sink.write(self.format(record).encode())
+
+
+class _Watcher(logging.Handler):
+    """The fields of warnings and errors, to somebody who looks on."""
+
+    def __init__(self, look: Callable[[dict[str, Any]], None], fields: _Fields) -> None:
+        super().__init__(logging.WARNING)
+        self._look = look
+        self._fields = fields
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = self._fields.of(record)
+        fields.pop(STACK, None)
+        self._look(fields)
 
 
 def _formatter(sink: LogSink, fmt: str, process_fields: dict[str, Any], caller: bool) -> logging.Formatter:

@@ -153,6 +153,24 @@ class Totals(Collector):
         """A worker died and another one was started."""
         self.count(Metric.WORKER_RESTARTS)
 
+    # What is shown elsewhere
+
+    def counter(self, name: str) -> Mapping[Labels, float]:
+        """Every series of a counter, for reading."""
+        return self._counters.get(name, {})
+
+    def histogram(self, name: str) -> Mapping[Labels, HistogramTotal]:
+        """Every series of a histogram, for reading."""
+        return self._histograms.get(name, {})
+
+    def gauge(self, name: str) -> dict[Labels, float]:
+        """Every series of a gauge, added up over all processes."""
+        summed: dict[Labels, float] = {}
+        for table in self._gauges.values():
+            for labels, value in table.get(name, {}).items():
+                summed[labels] = summed.get(labels, 0) + value
+        return summed
+
     # Exposition
 
     def collect(self) -> Iterator[PrometheusMetric]:

@@ -47,7 +47,17 @@ def _counted(place: str) -> Any:
 class ListenerMetrics:
     """Numbers of one listener; add to them directly. ``connections`` and ``in_flight`` are also taken from."""
 
-    __slots__ = ("_accepted", "_errors", "_received", "_sent", "_words", "connections", "in_flight")
+    __slots__ = (
+        "_accepted",
+        "_errors",
+        "_failed",
+        "_received",
+        "_requests",
+        "_sent",
+        "_words",
+        "connections",
+        "in_flight",
+    )
 
     def __init__(self, words: memoryview[float], at: Callable[[str], int]) -> None:
         self._words = words
@@ -57,15 +67,24 @@ class ListenerMetrics:
         self._errors = at(Metric.ACCEPT_ERRORS)
         self._received = at(Metric.RECEIVED_BYTES)
         self._sent = at(Metric.SENT_BYTES)
+        self._requests = at(Metric.LISTENER_REQUESTS)
+        self._failed = at(Metric.LISTENER_ERRORS)
 
     accepted = _counted("_accepted")
     accept_errors = _counted("_errors")
     received_bytes = _counted("_received")
     sent_bytes = _counted("_sent")
 
+    def answered(self, failed: bool) -> None:
+        """A request has come to its end; ``failed``: with an answer of 500 or above, or broken off."""
+        self._words[self._requests] += 1.0
+        if failed:
+            self._words[self._failed] += 1.0
+
     def leave(self) -> None:
         """The listener is gone: nothing is counted for it any more."""
         self._accepted = self._errors = self._received = self._sent = NOWHERE
+        self._requests = self._failed = NOWHERE
 
 
 class UpstreamMetrics:

@@ -92,6 +92,10 @@ class Charon(Peer):
         "retry": {"attempts": 0},
     }
 
+    def settings(self, setup: Setup) -> dict[str, Any]:
+        """What the configuration has besides the listener."""
+        return self.protection
+
     def command(self, setup: Setup) -> list[str]:
         listener: dict[str, Any] = {"name": "bench", "address": f"127.0.0.1:{setup.listen}"}
         listener["protocol"] = "http" if setup.mode.startswith("http") else "tcp"
@@ -103,7 +107,7 @@ class Charon(Peer):
             cert, key = Certificate.of(setup)
             listener["tls"] = {"enabled": True, "cert_file": cert, "key_file": key, "client_auth": "none"}
         config = {
-            **self.protection,
+            **self.settings(setup),
             "workers": 1,
             "listeners": [listener],
             "logging": {"file": str(setup.log), "access_log": setup.access_log},
@@ -161,6 +165,25 @@ class CharonLogged(Charon):
     name = "charon-logged"
     over = "charon-counted"
     access_log = True
+class CharonTraced(Charon):
+    """With tracing of every hundredth request, exported to the backend, which says yes to everything."""
+
+    name = "charon-traced"
+    over = "charon"
+    ratio = 0.01
+
+    def settings(self, setup: Setup) -> dict[str, Any]:
+        endpoint = f"http://127.0.0.1:{setup.backend}/v1/traces"
+        return self.protection | {
+            "tracing": {"enabled": True, "otlp_endpoint": endpoint, "sample_ratio": self.ratio},
+        }
+
+
+class CharonTracedAll(CharonTraced):
+    """With tracing of every request."""
+
+    name = "charon-traced-all"
+    ratio = 1.0
 
 
 class Envoy(Peer):
@@ -342,6 +365,7 @@ PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
         *(Charon(), CharonFull(), CharonUncounted(), CharonCounted(), CharonLogged()),
+        *(CharonTraced(), CharonTracedAll()),
         *(Envoy(), EnvoyFull(), Nginx(), Haproxy()),
     )
 }

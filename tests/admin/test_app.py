@@ -2,70 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import http.client
 import json
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import gevent.socket
 import pytest
 
-from charon.admin.app import AdminApp, AdminServer, serve
+from charon.admin.server import AdminServer, serve
 from charon.base.errors import StartError
-from charon.telemetry.events import EventLog
-from charon.telemetry.sink import LogSink
-
-
-class World:
-    """What the supervisor would be."""
-
-    def __init__(self, folder: Path) -> None:
-        self.log = folder / "log"
-        self.sink = LogSink(str(self.log))
-        self.events = EventLog(self.sink)
-        self.refreshed = 0
-        self.obstacle: str | None = None
-        self.state: dict[str, Any] = {"workers": 2}
-        self.app = AdminApp(self, self.events)
-        self.problems: list[str] = []
-        self.asked: list[Any] = []
-
-    def not_ready(self) -> str | None:
-        return self.obstacle
-
-    def status(self) -> dict[str, Any]:
-        return self.state
-
-    def greenlets(self) -> dict[str, list[str]]:
-        return {"supervisor": ["health checks"]}
-
-    def reload(self) -> list[str]:
-        return self.problems
-
-    def drain(self, delay: float) -> None:
-        self.asked.append(delay)
-
-    def intercept(self, command: str) -> dict[str, Any]:
-        if self.problems:
-            raise StartError(self.problems[0])
-        return {"enabled": True, "did": command}
-
-    def set_log_level(self, level: str) -> None:
-        self.asked.append(level)
-
-    def refresh(self) -> None:
-        self.refreshed += 1
-
-    def render(self, accept: str) -> tuple[str, bytes]:
-        return "text/plain", f"refreshed {self.refreshed} {accept}\n".encode()
-
-    def logged(self) -> list[dict[str, Any]]:
-        self.sink.flush()
-        return [json.loads(line) for line in self.log.read_bytes().splitlines()]
+from tests.admin.world import World
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -140,6 +93,36 @@ def test_status_is_json(connection: UnixConnection) -> None:
     status, headers, body = ask(connection, "/api/status")
     assert (status, headers["content-type"], json.loads(body)) == (200, "application/json", {"workers": 2})
     assert json.loads(ask(connection, "/api/greenlets")[2]) == {"supervisor": ["health checks"]}
+
+
+def test_what_is_asked_for_is_passed_on_and_nonsense_is_refused(connection: UnixConnection, world: World) -> None:
+    assert ask(connection, "/api/status?services=5&history=true")[0] == 200
+    assert ask(connection, "/api/problems?after=12")[0] == 200
+    assert world.asked == [(5, True), 12]
+    for path in (
+        "/api/status?services=x", "/api/status?services=-1", "/api/status?services=1&services=2",
+        "/api/status?history=1", "/api/status?more=1", "/api/problems?after=%C2%B2",
+        "/api/problems?after=99999999999999999",
+        "/api/problems?" + "&".join("a" * 20),
+    ):  # fmt: skip
+        status, _, body = ask(connection, path)
+        assert (status, json.loads(body)["status"]) == (400, 400), path
+    assert world.asked == [(5, True), 12]
+
+
+def test_the_page_lets_nothing_in_and_nothing_out(connection: UnixConnection) -> None:
+    status, headers, body = ask(connection, "/")
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    policy = headers["content-security-policy"]
+    for tag, rule in (("style", "style-src"), ("script", "script-src")):
+        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>".encode(), body, re.DOTALL)
+        assert f"{rule} 'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'" in policy
+    assert "default-src 'none'" in policy and "connect-src 'self'" in policy and "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+    assert not re.findall(rb"(?:src|href)=[\"'](?!data:|#)", body), "nothing is loaded from elsewhere"
+    assert b"innerHTML" not in body and b"insertAdjacentHTML" not in body and b"document.write" not in body
+    assert b" style=" not in body and not re.findall(rb" on[a-z]+=", body)
 
 
 def test_errors_are_json(connection: UnixConnection) -> None:

@@ -3,5 +3,5 @@
 Nothing here shares code with what it tests, and nothing sleeps: every wait is for an event and is bounded.
 """
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds that any single wait of a test may last. A test that passes never waits that long."""

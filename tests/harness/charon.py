@@ -102,7 +102,7 @@ class CharonProcess:
         """Replace config.yaml."""
         if isinstance(config, dict):
             config = {"workers": self.workers, "drain_timeout": "2s", **PLAIN, **config}
-            config.setdefault("admin", {"socket": str(self.admin_socket)})
+            config["admin"] = {"socket": str(self.admin_socket), **config.get("admin", {})}
             config = yaml.safe_dump(config, sort_keys=False)
         elif "\nadmin:" not in "\n" + config:
             config += f"\nadmin: {{socket: {self.admin_socket}}}\n"

@@ -28,6 +28,9 @@ ELSEWHERE = {
     Metric.AUTHORIZATION_DENIED: "tests/scenarios/test_tls_inbound.py",
     Metric.CERTIFICATE_NOT_AFTER: "tests/scenarios/test_certificates.py",
     Metric.CERTIFICATE_FAILURES: "tests/identity/test_keeper.py",
+    # Takes rules in the kernel.
+    Metric.INTERCEPTED: "tests/scenarios/test_interception.py",
+    Metric.INTERCEPT_ACTIVE: "tests/scenarios/test_interception.py",
     # Takes a worker that is full or has too much to do.
     Metric.ACCEPT_PAUSES: "tests/scenarios/test_tcp_limits.py",
     Metric.ACCEPTING_PAUSED: "tests/scenarios/test_tcp_limits.py",

@@ -46,9 +46,10 @@ def test_status_is_a_table_json_or_an_exit_code(charon: CharonProcess, http_back
     lines = text.splitlines()
     assert code == 0
     assert lines[0].startswith(f"charon 0.1.0  pid {charon.pid}  up ") and lines[0].endswith("  ready")
-    assert lines[1] == "1 connections, 0 of them draining"
-    assert f"  web  http  {charon.address()}" in lines
-    assert f"  shop  {http_backend.address}  unknown  breaker closed" in lines
+    assert lines[1] == "1 connections"
+    rows = [line.split() for line in lines]
+    assert ["web", "http", charon.address(), "1"] in [row[:4] for row in rows]
+    assert ["shop", http_backend.address, "unknown", "closed"] in [row[:4] for row in rows]
     workers = [[str(slot), "pid", str(pid), "ready"] for slot, pid in enumerate(charon.worker_pids())]
     assert [line.split()[:4] for line in lines[-2:]] == workers
     state = json.loads(charon_says(charon, "status", "--json")[1])

@@ -145,3 +145,16 @@ def test_a_stop_during_an_upgrade_stops_both(start_charon: StartCharon, http_bac
     assert charon.stop() == 0  # it returns when nobody holds its standard output any more
     assert not os.path.exists(f"/proc/{successor}")
     assert charon.log_lines("upgrade_failed")[0]["problem"] == "Charon was told to stop meanwhile"
+
+
+def test_the_admin_address_is_handed_on_too(start_charon: StartCharon, http_backend: Program) -> None:
+    """Only one of the two programs can listen there: the new one does, once the old one has let go."""
+    charon = start_charon(config(http_backend.address, admin={"address": "127.0.0.1:0"}))
+    address = charon.log_lines("admin_started")[-1]["address"]
+    charon.write_config(config(http_backend.address, admin={"address": address}))
+    since = len(charon.log_lines())
+    charon.upgrade()
+    assert charon.wait_for_event("admin_started", since=since)["address"] == address
+    with RawClient(int(address.rpartition(":")[2])) as client:
+        assert client.get("/readyz").status == 200
+        assert client.get("/api/status").status == 401, "there is no token"

@@ -85,6 +85,8 @@ def test_listeners_and_upstreams_are_counted_by_those_who_hold_them() -> None:
     web.received_bytes += 100
     web.sent_bytes += 200
     web.accept_errors += 1
+    web.answered(False)
+    web.answered(True)
     upstream = metrics.upstream("users", "a:80")
     assert metrics.upstream("users", "a:80") is upstream
     upstream.in_flight, upstream.pool_idle = 1, 4
@@ -96,6 +98,8 @@ def test_listeners_and_upstreams_are_counted_by_those_who_hold_them() -> None:
     assert delta["counters"] == {
         Metric.CONNECTIONS_TOTAL: [[["web"], 5]],
         Metric.ACCEPT_ERRORS: [[["web"], 1]],
+        Metric.LISTENER_REQUESTS: [[["web"], 2]],
+        Metric.LISTENER_ERRORS: [[["web"], 1]],
         Metric.RECEIVED_BYTES: [[["web"], 100]],
         Metric.SENT_BYTES: [[["web"], 200]],
         Metric.UPSTREAM_POOL_REUSED: [[["users", "a:80"], 2]],

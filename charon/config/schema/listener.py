@@ -66,6 +66,11 @@ class Traffic(Section):
         "other clients they are taken out and written anew.",
         example=["10.0.0.0/8"],
     )
+    request_id: Boolean = setting(
+        False,
+        "Give each HTTP request a name: the one that it brings in `X-Request-Id`, or a new one. It goes on to the "
+        "service, comes back with the answer, stands in the log, and `charon explain` finds the request by it.",
+    )
     timeouts: Timeouts = block(Timeouts, "How long Charon waits, and for what.")
     limits: Limits = block(Limits, "How much a listener takes on.")
     metrics: Metrics = block(Metrics, "Where Prometheus finds the metrics.")

@@ -8,6 +8,7 @@ from scripts.faultlib.faults import (  # noqa: F401, I001 - in the order of the 
     failing_upstream,
     retry_load,
     client_aborts,
+    collector,
     rate_limit,
     registry,
     reloads,
