@@ -165,6 +165,8 @@ class CharonLogged(Charon):
     name = "charon-logged"
     over = "charon-counted"
     access_log = True
+
+
 class CharonTraced(Charon):
     """With tracing of every hundredth request, exported to the backend, which says yes to everything."""
 
