@@ -85,7 +85,7 @@ def test_every_configuration_in_the_readme_is_valid(tmp_path: Path, config: str)
 
 
 def test_the_readme_has_all_its_configurations() -> None:
-    assert len(CONFIGS) == 9
+    assert len(CONFIGS) == 11
 
 
 def test_every_file_the_readme_links_to_exists() -> None:
