@@ -21,6 +21,7 @@ from scripts.faultlib.faults import (  # noqa: F401, I001 - in the order of the 
     overload,
     tls_stall,
     rotation,
+    certificates,
     totals,
     log_stuck,
     interception,
