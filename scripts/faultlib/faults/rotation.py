@@ -144,10 +144,10 @@ def _roots(charon: CharonProcess) -> set[str]:
 def _judge_requests(stage: Stage, answers: list[Answer]) -> None:
     bad = [answer for answer in answers if answer.status != 200]
     stage.check(f"requests without 200, of {len(answers)}", f"{len(bad)} ({tally(bad)})", "0", not bad)
+    # Whoever takes longer than from one step to the next may be refused for good reason.
     latencies = [answer.latency for answer in answers]
-    stage.tell(
-        "p50, p99 of them", f"{milliseconds(percentile(latencies, 50))}, {milliseconds(percentile(latencies, 99))}"
-    )
+    middle, late = milliseconds(percentile(latencies, 50)), milliseconds(percentile(latencies, 99))
+    stage.tell(f"p50, p99 of them; steps are {stage.size.seconds / 4:g} s apart", f"{middle}, {late}")
 
 
 def _judge_calls(stage: Stage, calls: list[dict[str, Any]], issued: int) -> None:
