@@ -61,34 +61,66 @@ def write(path: str | Path, data: bytes, mode: int) -> None:
 
     Raises CertificateError.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        try:
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-            with open(fd, "wb") as file:
-                os.fchmod(fd, mode)  # whatever the umask took away
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
-            os.rename(beside, path)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise CertificateError(f"{path}: cannot be written: {_why(error)}") from error
+    _replace((Path(path), data, mode))
 
 
 def write_pair(cert_file: str, cert: bytes, key_file: str, key: bytes) -> None:
     """Replace a certificate and its key. Between the two renames they do not fit; whoever loads a pair proves that it
     does and keeps the one before until then. Raises CertificateError."""
-    write(key_file, key, 0o600)
-    write(cert_file, cert, 0o644)
+    _replace((Path(key_file), key, 0o600), (Path(cert_file), cert, 0o644))
+
+
+def _replace(*files: tuple[Path, bytes, int]) -> None:
+    """Write all ``files`` beside where they belong first: what cannot be written changes none of them, and the renames
+    are as near to each other as can be."""
+    beside: list[Path] = []
+    try:
+        for path, data, mode in files:
+            with _told(path):
+                beside.append(_create(path.with_name(f".{path.name}.{secrets.token_hex(4)}"), data, mode))
+        for (path, _, _), new in zip(files, beside, strict=True):
+            with _told(path):
+                os.rename(new, path)
+        for path in {path.parent: path for path, _, _ in files}.values():
+            with _told(path):
+                _settle(path.parent)
+    except CertificateError:
+        for new in beside:
+            with _told(new):
+                new.unlink(missing_ok=True)
+        raise
+
+
+def _create(path: Path, data: bytes, mode: int) -> Path:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with open(fd, "wb") as file:
+            os.fchmod(fd, mode)  # whatever the umask took away
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _settle(folder: Path) -> None:
+    """Have what was renamed in ``folder`` survive a crash."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What the system says against writing ``path``, as CertificateError."""
+    try:
+        yield
+    except OSError as error:
+        raise CertificateError(f"{path}: cannot be written: {_why(error)}") from error
 
 
 def make_folder(path: str | Path) -> None:

@@ -46,6 +46,12 @@ class Worker:
             raise StageError(f"{self.process.args!r} ended with {self.process.wait()}")
         return line
 
+    def say(self, line: str) -> None:
+        """Give it a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -78,9 +84,7 @@ class BackendProcess(Worker):
         return monotonic()
 
     def _order(self, order: dict[str, Any]) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
+        self.say(json.dumps(order))
         answer: dict[str, Any] = json.loads(self.line())
         return answer
 
@@ -103,9 +107,7 @@ class Tunnels(Worker):
         return self._order("tell")
 
     def _order(self, word: str) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(word + "\n")
-        self.process.stdin.flush()
+        self.say(word)
         answer: dict[str, Any] = json.loads(self.line())
         return answer
 
@@ -119,9 +121,7 @@ class Crowd(Worker):
 
     def order(self, word: str) -> dict[str, Any]:
         """``tell`` or ``close``; how they are."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(word + "\n")
-        self.process.stdin.flush()
+        self.say(word)
         answer: dict[str, Any] = json.loads(self.line())
         return answer
 

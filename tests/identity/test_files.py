@@ -11,7 +11,7 @@ import pytest
 
 from charon.base.errors import CertificateError
 from charon.identity import files
-from charon.identity.files import LOCK, ExposedKey, locked, read, read_key, write
+from charon.identity.files import LOCK, ExposedKey, locked, read, read_key, write, write_pair
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -42,6 +42,26 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatc
         write(path, b"new", 0o600)
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["key.pem"]
+
+
+def test_a_pair_is_replaced_only_when_both_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    write_pair(str(cert), b"old cert", str(key), b"old key")
+    synced = []
+
+    def full(fd: int) -> None:
+        synced.append(fd)
+        if len(synced) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(CertificateError, match=r"cert\.pem: cannot be written: no space left"):
+        write_pair(str(cert), b"new cert", str(key), b"new key")
+    assert (cert.read_bytes(), key.read_bytes()) == (b"old cert", b"old key"), "they still belong together"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cert.pem", "key.pem"]
+    write_pair(str(cert), b"new cert", str(key), b"new key")
+    assert (cert.read_bytes(), key.read_bytes()) == (b"new cert", b"new key")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (cert, key)] == [0o644, 0o600]
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610, 0o644])

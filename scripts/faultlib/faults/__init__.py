@@ -20,6 +20,8 @@ from scripts.faultlib.faults import (  # noqa: F401, I001 - in the order of the 
     idle_crowd,
     overload,
     tls_stall,
+    rotation,
+    certificates,
     totals,
     log_stuck,
     interception,
