@@ -24,13 +24,17 @@ class OutboundSpec:
 
 @dataclass(frozen=True, slots=True)
 class InboundSpec:
-    """Connections to this host. ``networks`` are where they come from, empty: anywhere."""
+    """Connections to this host. ``networks`` are where they come from, empty: anywhere. ``transparent``: they are given
+    to the listener as they are, not redirected. ``routing_table`` is for answers to clients whose address is kept, None:
+    it is not."""
 
     listener: str
     ports: tuple[str, ...]
     networks: tuple[str, ...] = ()
     exclude_ports: tuple[str, ...] = ()
     exclude_networks: tuple[str, ...] = ()
+    transparent: bool = False
+    routing_table: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +48,8 @@ class InterceptSpec:
     hold: float
     outbound: OutboundSpec | None = None
     inbound: InboundSpec | None = None
+
+    @property
+    def routing_table(self) -> int | None:
+        """The routing table that is wanted, if any."""
+        return None if self.inbound is None else self.inbound.routing_table

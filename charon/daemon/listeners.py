@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from charon.base.errors import StartError
 from charon.config.snapshot import ListenerSpec
 from charon.daemon.inheritance import Inheritance
-from charon.net.listen import bound_address, listen, remove, widen
+from charon.net.listen import accept_all_destinations, bound_address, listen, remove, widen
 
 Sockets = dict[str, list[RawSocket]]
 
@@ -51,7 +51,14 @@ class ListenerSockets:
 
     def _open(self, spec: ListenerSpec, key: str) -> list[RawSocket]:
         found = self._inheritance.take(key, spec.address)
-        return widen(found, self._slots) if found else listen(spec.address, self._slots)
+        sockets = widen(found, self._slots) if found else listen(spec.address, self._slots)
+        try:
+            for sock in sockets:
+                accept_all_destinations(sock, spec.transparent)
+        except StartError:
+            close_all({key: sockets})
+            raise
+        return sockets
 
     def adopt(self, specs: Iterable[ListenerSpec], opened: Sockets) -> Sockets:
         """Take over what :meth:`prepare` has opened for ``specs``. Returns what is not needed any more."""

@@ -33,7 +33,8 @@ def find_destination(server: ProxyServer, connection: Connection) -> bool:
     except OSError:
         return False  # it is gone already
     connection.destination = destination
-    if destination == here or (destination[0] == here[0] and destination[1] in server.plane.own_ports):
+    redirected = not server.listener.transparent
+    if (redirected and destination == here) or (destination[0] == here[0] and destination[1] in server.plane.own_ports):
         _tell(server.plane, server.listener, connection, OWN_LISTENER)
         return False
     return True
@@ -58,6 +59,8 @@ def service_for(connection: Connection, listener: Listener, named: str | None) -
         _tell(plane, listener, connection, PASSTHROUGH_DENIED)
         raise ExchangeFailed(PASSTHROUGH_DENIED, text(destination) or "")
     _note(plane, connection, listener, PASSED_THROUGH)
+    if listener.keeps_client:
+        destination = "::1" if ":" in destination[0] else "127.0.0.1", destination[1]
     return plane.passthrough.service(destination, monotonic())
 
 
