@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+HIGHEST_KEPT_PORT: Final = 32_767
+"""The last port on which a program can see its clients' addresses: the kernel gives those above to clients, whose
+packets the rule of routing leaves alone."""
 
 
 @dataclass(frozen=True, slots=True)

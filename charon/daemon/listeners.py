@@ -51,20 +51,21 @@ class ListenerSockets:
 
     def _open(self, spec: ListenerSpec, key: str) -> list[RawSocket]:
         found = self._inheritance.take(key, spec.address)
-        sockets = widen(found, self._slots) if found else listen(spec.address, self._slots)
-        try:
-            for sock in sockets:
-                accept_all_destinations(sock, spec.transparent)
-        except StartError:
-            close_all({key: sockets})
-            raise
-        return sockets
+        return widen(found, self._slots) if found else listen(spec.address, self._slots)
 
     def adopt(self, specs: Iterable[ListenerSpec], opened: Sockets) -> Sockets:
-        """Take over what :meth:`prepare` has opened for ``specs``. Returns what is not needed any more."""
+        """Take over what :meth:`prepare` has opened for ``specs``. Returns what is not needed any more.
+
+        Raises StartError where a listener is to be transparent, and this process may not do that.
+        """
+        specs = tuple(specs)
         self._addresses = {spec.name: _key(spec) for spec in specs}
         everything = self._by_address | opened
         needed = set(self._addresses.values())
+        for spec in specs:
+            if spec.transparent:
+                for sock in everything[_key(spec)]:
+                    accept_all_destinations(sock)
         self._by_address = {key: sockets for key, sockets in everything.items() if key in needed}
         return {key: sockets for key, sockets in everything.items() if key not in needed}
 

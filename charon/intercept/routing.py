@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from charon.base.errors import StartError
-from charon.net.dial import HIGHEST_KEPT_PORT
+from charon.config.interception import HIGHEST_KEPT_PORT
 
 _PREFERENCE: Final = "100"
 _SOURCES: Final = {"-4": "127.0.0.0/8", "-6": "::1"}

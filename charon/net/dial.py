@@ -18,6 +18,7 @@ from charon.base.errors import (
     UPSTREAM_TLS_FAILED,
     ExchangeFailed,
 )
+from charon.config.interception import HIGHEST_KEPT_PORT
 from charon.config.snapshot import SocketAddress
 from charon.net.listen import IP_TRANSPARENT, IPV6_TRANSPARENT
 from charon.net.stream import DeadlineExceeded, Stream
@@ -29,8 +30,6 @@ _LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, err
 
 
 _IP_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>; both families have it there
-HIGHEST_KEPT_PORT = 32_767
-"""The last port below those that the kernel gives to clients: the rule of routing leaves answers from others alone."""
 
 Watch = Callable[[Stream], None]
 """Told of each connection that is begun, so that somebody else can end the wait for it (``Stream.interrupt``)."""

@@ -84,19 +84,14 @@ def listens_on(sock: RawSocket, address: str) -> bool:
     return name[0] in ("::", "0.0.0.0") if not host else ip_address(host) == ip_address(name[0])  # noqa: S104 - compared
 
 
-def accept_all_destinations(sock: RawSocket, wanted: bool) -> None:
-    """Whether the kernel may give ``sock`` connections that were made to other addresses (IP_TRANSPARENT).
+def accept_all_destinations(sock: RawSocket) -> None:
+    """From now on the kernel may give ``sock`` connections that were made to other addresses, as far as its rules do.
 
     Raises StartError without CAP_NET_ADMIN.
     """
-    if sock.family == std.AF_UNIX:
-        return
     six = sock.family == std.AF_INET6
-    option = (std.IPPROTO_IPV6, IPV6_TRANSPARENT) if six else (std.IPPROTO_IP, IP_TRANSPARENT)
-    if bool(sock.getsockopt(*option)) == wanted:
-        return
     try:
-        sock.setsockopt(*option, wanted)
+        sock.setsockopt(*((std.IPPROTO_IPV6, IPV6_TRANSPARENT) if six else (std.IPPROTO_IP, IP_TRANSPARENT)), 1)
     except OSError as error:
         why = "not permitted; it takes root or CAP_NET_ADMIN" if error.errno == errno.EPERM else error.strerror
         raise StartError(f"cannot take connections to other addresses on {bound_address(sock)}: {why}") from error
