@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _up(args: argparse.Namespace) -> int:
     from charon.base.errors import StartError
-    from charon.intercept import kernel, routing, rules
+    from charon.intercept import kernel, rules
 
     running = _ask(args, "/api/intercept/up")
     if running is None:
@@ -53,8 +53,6 @@ def _up(args: argparse.Namespace) -> int:
             raise StartError("intercept is not enabled in the configuration")
         if spec.fail_open:
             raise StartError("no Charon is running to which the rules could lead; it puts them up when it starts")
-        if spec.routing_table is not None:
-            routing.put(spec.routing_table)
         kernel.load(rules.table(spec, _place(settings)))
     print("up")
     return 0

@@ -30,8 +30,8 @@ class OutboundSpec:
 @dataclass(frozen=True, slots=True)
 class InboundSpec:
     """Connections to this host. ``networks`` are where they come from, empty: anywhere. ``transparent``: they are given
-    to the listener as they are, not redirected. ``routing_table`` is for answers to clients whose address is kept, None:
-    it is not."""
+    to the listener as they are, not redirected. ``routing_table`` is for answers to clients whose address is kept; None
+    where it is not."""
 
     listener: str
     ports: tuple[str, ...]
