@@ -33,7 +33,7 @@ EVERYTHING = InterceptSpec(
     ),
     InboundSpec("in", ("1-65535",), ("10.0.0.0/8",), ("22",), ("10.1.2.3/32", "::1/128")),
 )
-TPROXY = replace(BOTH, inbound=InboundSpec("in", ("8080",), ("10.0.0.0/8",), ("22",), transparent=True, routing_table=300))
+TPROXY = replace(BOTH, inbound=InboundSpec("in", ("8080",), ("10.0.0.0/8",), ("22",), (), True, 300))
 MANY = replace(BOTH, outbound=replace(OUT, exclude_ports=tuple(str(port) for port in range(1, 3000, 2))))
 CLOSED = replace(TPROXY, fail_open=False)
 

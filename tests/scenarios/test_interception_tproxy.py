@@ -231,6 +231,7 @@ class TestWhileOneRuns:
         assert world.gets() == f"{world.b.ip} for {world.b.ip}"
 
 
+@pytest.mark.slow
 def test_killed_with_no_chance_to_clear_up(world: World, start_charon: StartCharon) -> None:
     charon = start_charon(CONFIG, REGISTRY, prefix=world.a.prefix)
     with world.connect(9001) as sock:
@@ -249,6 +250,7 @@ def test_killed_with_no_chance_to_clear_up(world: World, start_charon: StartChar
     assert world.command(charon, "down") == (0, "there were no rules\n")
 
 
+@pytest.mark.slow
 def test_connections_that_are_open_go_on(world: World, start_charon: StartCharon) -> None:
     """Those from before the rules are not taken; those that are carried end neither with the rules nor with a mode."""
     before = world.connect(9001)
@@ -284,6 +286,7 @@ def test_connections_that_are_open_go_on(world: World, start_charon: StartCharon
     assert not world.traces()
 
 
+@pytest.mark.slow
 def test_closed_on_stop(world: World, start_charon: StartCharon) -> None:
     charon = start_charon(config("closed"), REGISTRY, prefix=world.a.prefix)
     before = world.connect(9001)
