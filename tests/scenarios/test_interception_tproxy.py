@@ -80,8 +80,8 @@ class World:
         self.a, self.b = a, b
         with a.inside():
             for host in ("0.0.0.0", "::"):
-                for port, script in ((9000, telling), (9001, greeting)):
-                    stack.enter_context(ScriptedBackend(script, host=host, port=port))
+                stack.enter_context(ScriptedBackend(telling, host=host, port=9000))
+            self.greeter = stack.enter_context(ScriptedBackend(greeting, host="0.0.0.0", port=9001))
             for host in ("127.0.0.1", "::1"):
                 stack.enter_context(ScriptedBackend(telling, host=host, port=9002))
         with b.inside():
@@ -173,6 +173,29 @@ class TestWhileOneRuns:
                 assert world.b.command("curl", "-s", "--interface", address, url, url) == f"{address} for {address}" * 2
         finally:
             world.b.command("ip", "addr", "del", "10.77.0.3/24", "dev", "cable")
+
+    def test_a_client_may_have_the_port_that_the_program_sees(self, world: World, running: CharonProcess) -> None:
+        with world.connect(9001) as first:
+            assert first.recv(100).decode() == world.b.ip
+            address, port = world.greeter.connections[-1].sock.getpeername()
+            assert (address, port) != first.getsockname()
+            with world.connect(9001, source=port) as second:
+                assert second.recv(100).decode() == world.b.ip
+                for sock in (second, first):
+                    sock.sendall(str(sock.fileno()).encode())
+                    assert sock.recv(100).decode() == str(sock.fileno())
+
+    def test_what_another_rule_redirects_to_the_port_is_taken(self, world: World, running: CharonProcess) -> None:
+        world.a.nft(
+            "table inet other { chain c { type nat hook prerouting priority -100; "
+            "tcp dport 8000 redirect to :9000; }; }"
+        )
+        try:
+            since = len(running.log_lines())
+            assert world.b.command("curl", "-s", f"http://{world.a.ip}:8000/") == f"{world.b.ip} for {world.b.ip}"
+            assert running.wait_for_event("http_request", since=since)["destination"] == f"{world.a.ip}:9000"
+        finally:
+            world.a.nft("delete table inet other")
 
     def test_what_is_dialled_to_charon_itself_leads_nowhere(self, world: World, running: CharonProcess) -> None:
         with world.connect(15006) as sock:
