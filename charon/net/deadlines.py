@@ -17,6 +17,10 @@ from gevent import get_hub
 TICK = 0.02
 """Seconds between sweeps: the precision of every deadline."""
 
+PORTION = TICK / 2
+"""Seconds for which one sweep ends waits. Each has an answer to write: thousands at once, as after an attack by slow
+clients, would hold up everybody else. The rest ends with the next sweeps."""
+
 NEVER = math.inf
 
 
@@ -78,10 +82,11 @@ class Deadlines:
         else:
             due = [tick for tick in range(self._swept + 1, until + 1) if tick in buckets]
         self._swept = until
+        enough = now + PORTION
         for tick in due:
             for waiting in buckets.pop(tick, ()):
                 waiting.looked_at = NEVER
-                if waiting.deadline <= now:
+                if waiting.deadline <= now and monotonic() < enough:
                     waiting.expire()
                 elif waiting.deadline != NEVER:
                     self.schedule(waiting)

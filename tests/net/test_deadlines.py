@@ -8,7 +8,7 @@ import gevent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charon.net.deadlines import NEVER, TICK, Deadlines, deadlines
+from charon.net.deadlines import NEVER, PORTION, TICK, Deadlines, deadlines
 from tests.net.support import until
 
 
@@ -37,6 +37,22 @@ def test_what_is_overdue_expires_once_and_not_early() -> None:
         assert len(sleeper.expired) == 1
         assert sleeper.expired[0] >= sleeper.deadline
         assert sleeper.looked_at == NEVER
+
+
+def test_a_crowd_expires_in_portions() -> None:
+    class Slow(Sleeper):
+        def expire(self) -> None:
+            super().expire()
+            while monotonic() < self.expired[0] + PORTION / 2:
+                pass  # its answer takes so long
+
+    crowd = [Slow(monotonic()) for _ in range(7)]
+    for sleeper in crowd:
+        deadlines().schedule(sleeper)
+    until(lambda: any(sleeper.expired for sleeper in crowd))
+    assert sum(bool(sleeper.expired) for sleeper in crowd) <= 2
+    until(lambda: all(sleeper.expired for sleeper in crowd))
+    assert all(len(sleeper.expired) == 1 for sleeper in crowd)
 
 
 def test_one_in_the_past_expires_at_the_next_sweep() -> None:
