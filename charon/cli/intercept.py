@@ -61,12 +61,14 @@ def _up(args: argparse.Namespace) -> int:
 def _down(args: argparse.Namespace) -> int:
     """The way out of every trouble: nothing that is wrong elsewhere keeps the rules from going."""
     from charon.base.errors import ConfigError, StartError
-    from charon.intercept import kernel
+    from charon.config.schema.intercept import DEFAULT_ROUTING_TABLE
+    from charon.intercept import kernel, routing
 
-    table = "charon"
+    table, number = "charon", DEFAULT_ROUTING_TABLE
     try:
         spec = _settings(args).intercept
-        table = table if spec is None else spec.table
+        if spec is not None:
+            table, number = spec.table, spec.routing_table or number
         if args.stopping and spec is not None and not spec.fail_open:
             print("the rules stay, as on_stop is closed")
             return 0
@@ -80,7 +82,8 @@ def _down(args: argparse.Namespace) -> int:
     if running is not None and running["enabled"]:
         print("down")
         return 0
-    print("down" if kernel.remove(table) else "there were no rules")
+    removed = [kernel.remove(table), routing.remove(number)]
+    print("down" if any(removed) else "there were no rules")
     return 0
 
 
@@ -91,7 +94,7 @@ def _warn(error: Exception) -> None:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from charon.intercept import rules
+    from charon.intercept import routing, rules
 
     running = _ask(args, "/api/intercept")
     if running is not None:
@@ -99,13 +102,18 @@ def _show(args: argparse.Namespace) -> int:
         return 0
     settings = _settings(args)
     spec = settings.intercept
-    print("# intercept is not enabled" if spec is None else rules.table(spec, _place(settings)))
+    if spec is None:
+        print("# intercept is not enabled")
+        return 0
+    answers = "" if spec.routing_table is None else routing.text(spec.routing_table)
+    print(rules.table(spec, _place(settings)) + answers)
     return 0
 
 
 def _check(args: argparse.Namespace) -> int:
     from charon.cli.main import OK, WRONG
-    from charon.intercept import kernel, rules
+    from charon.config.schema.intercept import DEFAULT_ROUTING_TABLE
+    from charon.intercept import kernel, routing, rules
 
     running = _ask(args, "/api/intercept")
     if running is not None and running["enabled"]:
@@ -118,6 +126,9 @@ def _check(args: argparse.Namespace) -> int:
             problem = rules.difference(rules.table(spec, _place(settings)), listed)
         else:
             problem = None if listed is None else "there is a table that nobody keeps; charon intercept down removes it"
+            number = DEFAULT_ROUTING_TABLE if spec is None else spec.routing_table or DEFAULT_ROUTING_TABLE
+            if problem is None and running is None and routing.left_over(number):
+                problem = "there is a rule of routing that nobody keeps; charon intercept down removes it"
     print(problem or "the kernel has what is wanted")
     return OK if problem is None else WRONG
 

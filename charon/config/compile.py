@@ -7,7 +7,7 @@ from dataclasses import replace
 from hashlib import blake2b
 
 from charon.base.addresses import Upstream
-from charon.config.compile_intercept import direction, intercept_spec, opaque_ports
+from charon.config.compile_intercept import direction, intercept_spec, keeps_client, opaque_ports, transparent
 from charon.config.compile_routes import route_specs
 from charon.config.compile_services import rate_limit_spec, service_spec
 from charon.config.compile_tls import Materials, access_spec, server_tls, upstream_tls
@@ -166,6 +166,8 @@ def _listener_spec(config: Config, listener: Listener, taken: set[str], material
         tls=server_tls(listener, config.folder, materials),
         access=access_spec(listener.access, listener.tls),
         direction=direction(config.root, listener),
+        transparent=transparent(config.root, listener),
+        keeps_client=keeps_client(config.root, listener),
         passthrough=listener.passthrough == "allow",
         opaque_ports=opaque_ports(listener),
         accept_proxy=listener.proxy_protocol.accept,

@@ -30,6 +30,17 @@ def direction(root: Root, listener: Listener) -> str | None:
     return "inbound" if listener.name is not None and listener.name == root.intercept.inbound.listener else "outbound"
 
 
+def transparent(root: Root, listener: Listener) -> bool:
+    """Whether the kernel gives connections to the listener that were made to other addresses."""
+    inbound = root.intercept.inbound
+    return root.intercept.enabled and inbound.mode == "tproxy" and direction(root, listener) == "inbound"
+
+
+def keeps_client(root: Root, listener: Listener) -> bool:
+    """Whether programs on this host see the listener's clients as their peers."""
+    return transparent(root, listener) and root.intercept.inbound.keep_client_address
+
+
 def opaque_ports(listener: Listener) -> tuple[tuple[int, int], ...]:
     """The ranges of destination ports at which nobody looks at the first bytes."""
     if listener.protocol != "auto" or not listener.original_destination:
@@ -65,4 +76,6 @@ def _inbound(given: Inbound) -> InboundSpec | None:
         networks=given.networks,
         exclude_ports=given.exclude_ports,
         exclude_networks=given.exclude_networks,
+        transparent=given.mode == "tproxy",
+        routing_table=given.routing_table if given.keep_client_address else None,
     )

@@ -66,9 +66,19 @@ def _rules(root: Root, listeners: tuple[Listener, ...]) -> Iterator[Finding]:
     if inbound is not None and not root.intercept.inbound.ports:
         path = ("intercept", "inbound", "ports")
         yield Finding(path, "give the ports to which connections are taken", (("intercept", "inbound"),))
+    yield from _kept_addresses(root)
     if outbound is not None and outbound == inbound:
         path = ("intercept", "inbound", "listener")
         yield Finding(path, "outbound has the same listener; each direction has its own", (("intercept",),))
     if outbound in known and known[outbound][1].tls.enabled:
         text = f"the listener {outbound} speaks TLS, of which the programs know nothing; give tls.enabled: false there"
         yield Finding(("intercept", "outbound", "listener"), text, (("listeners",), ("tls",)))
+
+
+def _kept_addresses(root: Root) -> Iterator[Finding]:
+    here: KeyPath = ("intercept", "inbound")
+    inbound = root.intercept.inbound
+    if inbound.keep_client_address and inbound.mode != "tproxy":
+        yield Finding((*here, "keep_client_address"), "it has no effect without mode: tproxy", (here,))
+    if "routing_table" in inbound.model_fields_set and not inbound.keep_client_address:
+        yield Finding((*here, "routing_table"), "it has no effect without keep_client_address: true", (here,))

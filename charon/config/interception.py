@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+HIGHEST_KEPT_PORT: Final = 32_767
+"""The last port on which a program can see its clients' addresses: the kernel gives those above to clients, whose
+packets the rule of routing leaves alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +29,17 @@ class OutboundSpec:
 
 @dataclass(frozen=True, slots=True)
 class InboundSpec:
-    """Connections to this host. ``networks`` are where they come from, empty: anywhere."""
+    """Connections to this host. ``networks`` are where they come from, empty: anywhere. ``transparent``: they are given
+    to the listener as they are, not redirected. ``routing_table`` is for answers to clients whose address is kept; None
+    where it is not."""
 
     listener: str
     ports: tuple[str, ...]
     networks: tuple[str, ...] = ()
     exclude_ports: tuple[str, ...] = ()
     exclude_networks: tuple[str, ...] = ()
+    transparent: bool = False
+    routing_table: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +53,8 @@ class InterceptSpec:
     hold: float
     outbound: OutboundSpec | None = None
     inbound: InboundSpec | None = None
+
+    @property
+    def routing_table(self) -> int | None:
+        """The routing table that is wanted, if any."""
+        return None if self.inbound is None else self.inbound.routing_table

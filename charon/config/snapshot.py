@@ -362,9 +362,10 @@ class ListenerSpec:
     ``address`` is as configured (``:8080``, ``127.0.0.1:8080``, ``[::]:8080``, ``unix:/path``). ``default_service``
     is used where no route matches. ``metrics_path`` is None where metrics are not answered on this listener.
     ``direction`` is ``outbound`` or ``inbound`` where connections are carried to their original destination; those that
-    belong to no service only where ``passthrough`` is true. ``opaque_ports`` are ranges of destination ports where the
-    first bytes are not looked at. ``accept_proxy`` are the networks whose connections begin with a PROXY header.
-    ``request_id``: requests have a name (X-Request-Id).
+    belong to no service only where ``passthrough`` is true. ``transparent``: the kernel may give it connections to
+    other addresses. ``keeps_client``: programs on this host see the client as their peer. ``opaque_ports`` are ranges
+    of destination ports where the first bytes are not looked at. ``accept_proxy`` are the networks whose connections
+    begin with a PROXY header. ``request_id``: requests have a name (X-Request-Id).
     """
 
     name: str
@@ -384,6 +385,8 @@ class ListenerSpec:
     access: AccessSpec | None = None
     direction: str | None = None
     passthrough: bool = True
+    transparent: bool = False
+    keeps_client: bool = False
     opaque_ports: tuple[tuple[int, int], ...] = ()
     accept_proxy: tuple[str, ...] = ()
 

@@ -14,7 +14,7 @@ from charon.base.errors import StartError
 from charon.base.names import Event, Metric
 from charon.config.interception import InterceptSpec
 from charon.config.settings import Settings
-from charon.intercept import kernel, rules
+from charon.intercept import kernel, routing, rules
 from charon.net.dial import mark_connections
 from charon.net.tasks import spawn
 from charon.telemetry.events import EventLog
@@ -26,6 +26,7 @@ BEATS: Final = 3
 
 _T = TypeVar("_T")
 _LEFT: Final = "CHARON_INTERCEPT_TABLE"
+_LEFT_ROUTING: Final = "CHARON_INTERCEPT_ROUTING"
 
 
 class Interceptor:
@@ -47,9 +48,11 @@ class Interceptor:
         self._wanted = False
         self._trouble: str | None = None
         self._quiet: set[str] = set()
+        self._routing: set[int] = set()
         self._changing = Semaphore()
         self._beating: Greenlet[..., None] | None = None
         self._left = os.environ.pop(_LEFT, None)
+        self._routing.update(int(table) for table in os.environ.pop(_LEFT_ROUTING, "").split())
 
     def __repr__(self) -> str:
         return f"<Interceptor {'up' if self._wanted else 'down'}{f' trouble={self._trouble}' if self._trouble else ''}>"
@@ -66,6 +69,8 @@ class Interceptor:
         except OSError as error:
             raise StartError("intercept needs CAP_NET_ADMIN (or root); see docs/interception.md") from error
         kernel.listing(spec.table)
+        if spec.routing_table is not None:
+            routing.check()
         rules.table(spec, rules.Place({listener.name: ":1" for listener in settings.listeners}))
 
     def follow(self, settings: Settings) -> None:
@@ -95,8 +100,12 @@ class Interceptor:
             self._note(str(error))
 
     def environment(self) -> dict[str, str]:
-        """What a successor has to know: the table that it finds, and takes away where it has none of that name."""
-        return {_LEFT: self._spec.table} if self._spec is not None and self._wanted else {}
+        """What a successor has to know: the table that it finds, and takes away where it has none of that name; and the
+        routing tables, which it takes away when it ends."""
+        told = {_LEFT: self._spec.table} if self._spec is not None and self._wanted else {}
+        if self._routing:
+            told[_LEFT_ROUTING] = " ".join(str(table) for table in self._routing)
+        return told
 
     def release(self, *, handed_on: bool) -> None:
         """Charon is stopping: nothing is to be brought here any more, unless a successor takes it, or the rules are to
@@ -106,6 +115,8 @@ class Interceptor:
             self._beating = None
         with self._changing:
             spec = self._spec
+            if handed_on:
+                self._routing.clear()  # they are the successor's, which removes them
             if spec is not None and self._wanted and handed_on:
                 self._quiet.add(spec.table)  # unless the successor has rules there
             elif spec is not None and self._wanted and spec.fail_open:
@@ -115,13 +126,15 @@ class Interceptor:
         """The last connection has ended: nothing of the tables without rules is needed any more."""
         for table in self._quiet:
             self._try(self._remove_quiet, table)
+        for number in self._routing:
+            self._try(routing.remove, number)
 
     def _remove_quiet(self, table: str) -> None:
         listed = kernel.listing(table)
         if listed is not None and rules.is_quiet(listed):
             kernel.remove(table)
 
-    def _try(self, step: Callable[[_T], None], what: _T) -> None:
+    def _try(self, step: Callable[[_T], object], what: _T) -> None:
         try:
             step(what)
         except StartError as error:
@@ -150,6 +163,9 @@ class Interceptor:
         text = rules.table(spec, self._place())
         found = kernel.listing(spec.table)
         change = rules.difference(text, found)
+        if spec.routing_table is not None:
+            text += routing.text(spec.routing_table)
+            change = change or routing.difference(spec.routing_table)
         if not self._wanted:
             change = None if found is None or rules.is_quiet(found) else "there are rules, and none are wanted"
         elif change is None and found is not None and not rules.in_force(found):
@@ -176,6 +192,9 @@ class Interceptor:
 
     def _put_up(self, spec: InterceptSpec) -> None:
         self._text = rules.table(spec, self._place())
+        if spec.routing_table is not None:
+            self._routing.add(spec.routing_table)  # even if it fails half-way: for as long as connections may need it
+            routing.put(spec.routing_table)
         kernel.load(self._text)
         self._quiet.discard(spec.table)
         if not self._wanted:
@@ -213,6 +232,11 @@ class Interceptor:
             self._events.warning(Event.INTERCEPT_RESTORED, table=spec.table, found=change)
         elif spec.fail_open:
             kernel.load(rules.sign_of_life(spec))
+        if spec.routing_table is not None:
+            missing = routing.difference(spec.routing_table)
+            if missing is not None:
+                routing.put(spec.routing_table)
+                self._events.warning(Event.INTERCEPT_RESTORED, table=spec.table, found=missing)
         self._note(None)
 
     def _note(self, trouble: str | None) -> None:

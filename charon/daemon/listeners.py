@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from charon.base.errors import StartError
 from charon.config.snapshot import ListenerSpec
 from charon.daemon.inheritance import Inheritance
-from charon.net.listen import bound_address, listen, remove, widen
+from charon.net.listen import accept_all_destinations, bound_address, listen, remove, widen
 
 Sockets = dict[str, list[RawSocket]]
 
@@ -54,10 +54,18 @@ class ListenerSockets:
         return widen(found, self._slots) if found else listen(spec.address, self._slots)
 
     def adopt(self, specs: Iterable[ListenerSpec], opened: Sockets) -> Sockets:
-        """Take over what :meth:`prepare` has opened for ``specs``. Returns what is not needed any more."""
+        """Take over what :meth:`prepare` has opened for ``specs``. Returns what is not needed any more.
+
+        Raises StartError where a listener is to be transparent, and this process may not do that.
+        """
+        specs = tuple(specs)
         self._addresses = {spec.name: _key(spec) for spec in specs}
         everything = self._by_address | opened
         needed = set(self._addresses.values())
+        for spec in specs:
+            if spec.transparent:
+                for sock in everything[_key(spec)]:
+                    accept_all_destinations(sock)
         self._by_address = {key: sockets for key, sockets in everything.items() if key in needed}
         return {key: sockets for key, sockets in everything.items() if key not in needed}
 

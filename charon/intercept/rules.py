@@ -4,6 +4,11 @@ One table of Charon's own, replaced as a whole in one transaction, so that there
 chains see only the first packet of a connection (they are of type nat), and leave all that they do not redirect as it
 is: they accept nothing, drop nothing and change no other table.
 
+Where the mode is ``tproxy`` the inbound chain is a filter that gives packets to a socket. It sees all packets, as the
+one that opens a connection need not be the first (SYN cookies). One that belongs to somebody else's connection does not
+match: the kernel looks for an established socket first, and takes only a transparent one. Where nobody listens nothing
+matches either, so that these rules fail open at once.
+
 **Why a host cannot be locked out.** Where the rules are to fail open, each redirect asks for an element of the set
 ``alive``, which the kernel removes after ``hold`` seconds unless Charon puts it there anew. However Charon comes to its
 end, the rules then match nothing any more.
@@ -33,6 +38,11 @@ from charon.config.interception import InboundSpec, InterceptSpec, OutboundSpec
 BEFORE_OTHERS: Final = -101
 """The priority of both chains: one before where destination NAT is usually done, so that ours is asked first."""
 
+AFTER_OTHERS: Final = -99
+"""The priority of the chain of TPROXY: a packet that has a socket and is translated to another host would be dropped,
+so it is looked at when destination NAT is done."""
+
+_FIRST: Final = "tcp flags & (fin | syn | rst | ack)"
 _ALIVE: Final = "meta l4proto @alive "
 _QUIET: Final = 'comment "charon:quiet"'
 _COMMENT: Final = re.compile(r'comment "charon:([0-9a-f]{12}):([0-9]+)"')
@@ -79,9 +89,10 @@ def table(spec: InterceptSpec, place: Place) -> str:
     """The whole table, to be loaded in place of an earlier one. Raises StartError for an unknown user or group."""
     chains: list[tuple[str, str, list[str]]] = []
     if spec.outbound is not None:
-        chains.append(("outbound", "output", list(_outbound(spec, spec.outbound, place))))
+        chains.append(("outbound", _chain("output"), list(_outbound(spec, spec.outbound, place))))
     if spec.inbound is not None:
-        chains.append(("inbound", "prerouting", list(_inbound(spec, spec.inbound, place))))
+        kind = _FILTER if spec.inbound.transparent else _chain("prerouting")
+        chains.append(("inbound", kind, list(_inbound(spec, spec.inbound, place))))
     digest = _digest(spec, chains)
     lines = _beginning(spec)
     if spec.fail_open:
@@ -93,8 +104,8 @@ def table(spec: InterceptSpec, place: Place) -> str:
             "\t}",
         ]
     number = 0
-    for name, hook, rules in chains:
-        lines += [f"\tchain {name} {{", f"\t\t{_chain(hook)}"]
+    for name, kind, rules in chains:
+        lines += [f"\tchain {name} {{", f"\t\t{kind}"]
         for rule in rules:
             lines.append(f'\t\t{rule} comment "charon:{digest}:{number}"')
             number += 1
@@ -124,6 +135,9 @@ def _beginning(spec: InterceptSpec) -> list[str]:
 
 def _chain(hook: str) -> str:
     return f"type nat hook {hook} priority {BEFORE_OTHERS}; policy accept;"
+
+
+_FILTER: Final = f"type filter hook prerouting priority {AFTER_OTHERS}; policy accept;"
 
 
 def sign_of_life(spec: InterceptSpec) -> str:
@@ -195,19 +209,28 @@ def _outbound(spec: InterceptSpec, wanted: OutboundSpec, place: Place) -> Iterat
 
 
 def _inbound(spec: InterceptSpec, wanted: InboundSpec, place: Place) -> Iterator[str]:
-    yield from _first_packets()
+    if wanted.transparent:
+        yield "meta l4proto != tcp return"
+    else:
+        yield from _first_packets()
     yield 'iif "lo" return'  # this host's own connections to itself, Charon's to its programs among them
     yield "fib daddr type != local return"  # what is only forwarded here, to containers for instance
     yield f"tcp dport {_set(place.own_ports(from_outside=True))} return"
     yield from _excluded("saddr", wanted.exclude_networks, wanted.exclude_ports)
     yield from _only("saddr", wanted.networks, place.families(wanted.listener))
-    yield f"tcp dport {_set(wanted.ports)} {_redirect(spec, place.port(wanted.listener))}"
+    ports = f"tcp dport {_set(wanted.ports)}"
+    if not wanted.transparent:
+        yield f"{ports} {_redirect(spec, place.port(wanted.listener))}"
+        return
+    yield f"{ports} {_ALIVE if spec.fail_open else ''}meta l4proto tcp tproxy to :{place.port(wanted.listener)} accept"
+    if not spec.fail_open:
+        yield f"{ports} {_FIRST} == syn reject with tcp reset"  # nobody listens: it is not for the program
 
 
 def _first_packets() -> Iterator[str]:
     yield "meta l4proto != tcp return"
     # A connection from before the rules, of which the kernel keeps no record yet, looks new in the middle of it.
-    yield "tcp flags & (fin | syn | rst | ack) != syn return"
+    yield f"{_FIRST} != syn return"
 
 
 def _excluded(address: str, networks: Sequence[str], ports: Sequence[str]) -> Iterator[str]:

@@ -18,7 +18,9 @@ from charon.base.errors import (
     UPSTREAM_TLS_FAILED,
     ExchangeFailed,
 )
+from charon.config.interception import HIGHEST_KEPT_PORT
 from charon.config.snapshot import SocketAddress
+from charon.net.listen import IP_TRANSPARENT, IPV6_TRANSPARENT
 from charon.net.stream import DeadlineExceeded, Stream
 from charon.net.tls import EndpointTls, TlsError
 from charon.net.tls_stream import TlsStream
@@ -26,6 +28,8 @@ from charon.net.tls_stream import TlsStream
 # Failures that say something about this machine, not about the endpoint.
 _LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN})
 
+
+_IP_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>; both families have it there
 
 Watch = Callable[[Stream], None]
 """Told of each connection that is begun, so that somebody else can end the wait for it (``Stream.interrupt``)."""
@@ -55,13 +59,17 @@ def dial(
     watch: Watch | None = None,
     tls: EndpointTls | None = None,
     hello: bytes = b"",
+    source: str = "",
 ) -> Stream:
     """Connect to the first candidate that accepts, within ``timeout`` seconds for all of them together.
 
     ``hello`` is said first of all, before TLS. With ``tls`` the time includes the handshake, and that the peer is who
-    it should be. Raises ExchangeFailed with the
-    reason of the first failure: the candidates are in order of preference.
+    it should be. ``source`` is an IP literal that programs at loopback addresses are to see as their peer, for which
+    the kernel has to have the rule of charon.intercept.routing. Raises ExchangeFailed with the reason of the first
+    failure: the candidates are in order of preference.
     """
+    if source:
+        candidates = sorted(candidates, key=lambda address: not _can_see(address, source))
     cutoff = monotonic() + timeout
     failure: ExchangeFailed | None = None
     for position, address in enumerate(candidates):
@@ -69,7 +77,7 @@ def dial(
         # A silent candidate may not use up the time of those after it.
         share = left / (len(candidates) - position)
         try:
-            return _dial_one(address, share, watch, tls, hello)
+            return _dial_one(address, share, watch, tls, hello, source)
         except DeadlineExceeded:
             failure = failure or ExchangeFailed(CONNECT_TIMEOUT, f"no answer from {_text(address)} in {timeout:g} s")
         except TlsError as error:
@@ -87,7 +95,7 @@ def dial(
 
 
 def _dial_one(
-    address: SocketAddress, timeout: float, watch: Watch | None, tls: EndpointTls | None, hello: bytes
+    address: SocketAddress, timeout: float, watch: Watch | None, tls: EndpointTls | None, hello: bytes, source: str
 ) -> Stream:
     began = monotonic()
     if address.is_unix:
@@ -100,6 +108,8 @@ def _dial_one(
     try:
         if _mark and not address.is_unix:
             sock.setsockopt(std.SOL_SOCKET, std.SO_MARK, _mark)
+        if source and _can_see(address, source):
+            _come_from(sock, source)
         code = sock.connect_ex(target)
         if watch is not None and (code == errno.EINPROGRESS or tls is not None):
             watch(stream)
@@ -121,6 +131,24 @@ def _dial_one(
         stream.close()
         raise
     return stream
+
+
+def _can_see(address: SocketAddress, source: str) -> bool:
+    """Whether answers from ``address`` to ``source`` come back here: from a program on this host, on a port below those
+    of clients. A link-local address means nothing without its interface."""
+    if ":" in source:
+        return address.host == "::1" and address.port <= HIGHEST_KEPT_PORT and not source.startswith("fe80:")
+    return address.host.startswith("127.") and address.port <= HIGHEST_KEPT_PORT
+
+
+def _come_from(sock: RawSocket, source: str) -> None:
+    """Have ``sock`` connect from an address that is another's, with a port that is free for that connection."""
+    if ":" in source:
+        sock.setsockopt(std.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+    else:
+        sock.setsockopt(std.IPPROTO_IP, IP_TRANSPARENT, 1)
+    sock.setsockopt(std.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((source, 0))
 
 
 def _text(address: SocketAddress) -> str:

@@ -18,6 +18,10 @@ from charon.base.errors import StartError
 
 BACKLOG = 4096
 
+IP_TRANSPARENT = 19
+IPV6_TRANSPARENT = 75
+"""<linux/in.h> and <linux/in6.h>, which the socket module does not have."""
+
 
 def listen(address: str, slots: int) -> list[RawSocket]:
     """``slots`` listening sockets on ``address`` (``host:port``, ``:port``, ``[::]:port``, ``unix:/path``).
@@ -78,6 +82,19 @@ def listens_on(sock: RawSocket, address: str) -> bool:
     if port == 0 or name[1] != port:
         return False
     return name[0] in ("::", "0.0.0.0") if not host else ip_address(host) == ip_address(name[0])  # noqa: S104 - compared
+
+
+def accept_all_destinations(sock: RawSocket) -> None:
+    """From now on the kernel may give ``sock`` connections that were made to other addresses, as far as its rules do.
+
+    Raises StartError without CAP_NET_ADMIN.
+    """
+    six = sock.family == std.AF_INET6
+    try:
+        sock.setsockopt(*((std.IPPROTO_IPV6, IPV6_TRANSPARENT) if six else (std.IPPROTO_IP, IP_TRANSPARENT)), 1)
+    except OSError as error:
+        why = "not permitted; it takes root or CAP_NET_ADMIN" if error.errno == errno.EPERM else error.strerror
+        raise StartError(f"cannot take connections to other addresses on {bound_address(sock)}: {why}") from error
 
 
 def bound_address(sock: RawSocket) -> str:

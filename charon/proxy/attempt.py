@@ -223,7 +223,7 @@ class Attempt:
             endpoint.in_flight -= 1
             if self.upload is not None:
                 self.upload.stop()
-            if reusable and not stream.closed:
+            if reusable and not stream.closed and not self.listener.keeps_client:
                 pool.put(stream)
             else:
                 stream.close()
@@ -273,7 +273,8 @@ class Attempt:
             raise self._late(REQUEST_DEADLINE, "")
         try:
             opening = hello(self.connection, self.endpoint.proxy_header)
-            return self.endpoint.dial(timeout, self.connection.wait_on, opening)
+            source = self.connection.client if self.listener.keeps_client else ""
+            return self.endpoint.dial(timeout, self.connection.wait_on, opening, source)
         except ExchangeFailed as failure:
             raise self._late(failure.reason, failure.detail) from None
         finally:

@@ -118,11 +118,11 @@ class Endpoint:
         """Let a request pass, as the breaker's trial where it is due for one, or not."""
         return Admission.PASS if self.state is None else self.state.admit(now)
 
-    def dial(self, timeout: float, watch: Watch, hello: bytes = b"") -> Stream:
+    def dial(self, timeout: float, watch: Watch, hello: bytes = b"", source: str = "") -> Stream:
         """A new connection, within ``timeout`` seconds; the rest as for charon.net.dial. Raises ExchangeFailed."""
         start = monotonic()
         try:
-            stream = dial(self.spec.candidates, timeout, watch, self.tls, hello)
+            stream = dial(self.spec.candidates, timeout, watch, self.tls, hello, source)
         except ExchangeFailed as failure:
             self.metrics.connect_failed(failure.reason.word)
             raise

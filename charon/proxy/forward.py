@@ -196,7 +196,7 @@ class _Forwarding:
             service.budget.add_request(exchange.start)
         key = balance_key(service.spec.balance, exchange) if service.spec.balance.hashes else None
         endpoint, trial = service.choose((), key)
-        fresh = False
+        fresh = self.listener.keeps_client  # a connection that names a client is not for another's requests
         while True:
             exchange.endpoint = endpoint
             # Without further tries a body is kept too, as long as the connection may turn out to be a stale one.

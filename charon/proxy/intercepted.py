@@ -24,16 +24,19 @@ REFUSED = "refused"
 def find_destination(server: ProxyServer, connection: Connection) -> bool:
     """Note where ``connection`` was going. Returns whether it may be carried on.
 
-    What was dialled to the listener itself leads nowhere: carried on, it would come back here for ever.
+    What was dialled to the listener itself leads nowhere: carried on, it would come back here for ever. TPROXY leaves
+    the destination as it was; where the local port is Charon's own, a redirect that was there before has changed it.
     """
+    own_ports = server.plane.own_ports
     sock = connection.stream.sock
     try:
-        destination = original_destination(sock)
-        here = local_address(sock)
+        destination = here = local_address(sock)
+        if not server.listener.transparent or here[1] in own_ports:
+            destination = original_destination(sock)
     except OSError:
         return False  # it is gone already
     connection.destination = destination
-    if destination == here or (destination[0] == here[0] and destination[1] in server.plane.own_ports):
+    if destination[0] == here[0] and destination[1] in own_ports:
         _tell(server.plane, server.listener, connection, OWN_LISTENER)
         return False
     return True
@@ -58,6 +61,8 @@ def service_for(connection: Connection, listener: Listener, named: str | None) -
         _tell(plane, listener, connection, PASSTHROUGH_DENIED)
         raise ExchangeFailed(PASSTHROUGH_DENIED, text(destination) or "")
     _note(plane, connection, listener, PASSED_THROUGH)
+    if listener.keeps_client:
+        destination = "::1" if ":" in destination[0] else "127.0.0.1", destination[1]
     return plane.passthrough.service(destination, monotonic())
 
 

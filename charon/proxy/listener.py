@@ -30,6 +30,7 @@ class Listener:
         "default_service",
         "direction",
         "head_limits",
+        "keeps_client",
         "limiter",
         "max_body",
         "max_per_client",
@@ -46,6 +47,7 @@ class Listener:
         "stages",
         "timeouts",
         "tls",
+        "transparent",
         "trusted",
         "unannounced",
     )
@@ -66,6 +68,8 @@ class Listener:
         self.proxies = TrustedPeers(spec.accept_proxy)
         self.direction = spec.direction
         self.passthrough = spec.passthrough
+        self.transparent = spec.transparent
+        self.keeps_client = spec.keeps_client
         self.opaque_ports = spec.opaque_ports
         self.unannounced = spec.direction is None and not spec.accept_proxy
         self.timeouts = spec.timeouts

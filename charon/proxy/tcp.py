@@ -192,6 +192,7 @@ class TcpConnection:
         failure: ExchangeFailed | None = None
         key = hash_key(self.client.encode()) if service.spec.balance.hashes else None
         opening = hello(self, service.spec.proxy_header)
+        source = self.client if self.server.listener.keeps_client else ""
         while self.upstream is None:
             try:
                 endpoint, trial = service.choose(tried, key)
@@ -201,7 +202,7 @@ class TcpConnection:
             began = monotonic()
             state = endpoint.state
             try:
-                self.upstream = endpoint.dial(timeout, self._dial, opening)
+                self.upstream = endpoint.dial(timeout, self._dial, opening, source)
             except ExchangeFailed as error:
                 if error.reason.blame is not Blame.UPSTREAM:
                     raise  # another endpoint would not help

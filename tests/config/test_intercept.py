@@ -56,9 +56,14 @@ def test_every_value_that_is_given_is_used(folder: Folder) -> None:
         "users: [app, 1000], groups: [apps], cgroups: [/system.slice/app.service], ports: [80, 443-444], "
         "networks: [10.0.0.0/8], exclude_users: [backup], exclude_groups: [5], exclude_ports: [25], "
         "exclude_networks: ['fd00::/8'], loopback: true}, inbound: {listener: in, ports: [1-65535], "
-        "networks: [10.1.0.0/16], exclude_ports: [22, 9100], exclude_networks: [10.1.2.3]}}"
+        "networks: [10.1.0.0/16], exclude_ports: [22, 9100], exclude_networks: [10.1.2.3], mode: tproxy, "
+        "keep_client_address: true, routing_table: 300}}"
     )
-    assert settings(folder, text).intercept == InterceptSpec(
+    found = settings(folder, text)
+    assert [listener.transparent for listener in found.listeners] == [False, True, False]
+    assert [listener.keeps_client for listener in found.listeners] == [False, True, False]
+    assert found.intercept is not None and found.intercept.routing_table == 300
+    assert found.intercept == InterceptSpec(
         table="second",
         mark=7,
         fail_open=False,
@@ -76,13 +81,28 @@ def test_every_value_that_is_given_is_used(folder: Folder) -> None:
             exclude_networks=("fd00::/8",),
             loopback=True,
         ),
-        inbound=InboundSpec("in", ("1-65535",), ("10.1.0.0/16",), ("22", "9100"), ("10.1.2.3/32",)),
+        inbound=InboundSpec("in", ("1-65535",), ("10.1.0.0/16",), ("22", "9100"), ("10.1.2.3/32",), True, 300),
     )
+
+
+def test_rules_that_are_off_change_no_listener(folder: Folder) -> None:
+    text = "intercept: {inbound: {listener: in, ports: [1], mode: tproxy, keep_client_address: true}}"
+    found = settings(folder, LISTENERS + text)
+    assert found.intercept is None
+    assert not any(listener.transparent or listener.keeps_client for listener in found.listeners)
 
 
 ONE = "listeners: [{name: out, address: ':1', protocol: %s, original_destination: %s, target_service_addr: a:1%s}]\n"
 
 MISTAKES = [
+    (
+        LISTENERS + "intercept: {enabled: true, inbound: {listener: in, ports: [1], keep_client_address: true}}",
+        "7: intercept.inbound.keep_client_address: it has no effect without mode: tproxy",
+    ),
+    (
+        LISTENERS + "intercept: {enabled: true, inbound: {listener: in, ports: [1], routing_table: 300}}",
+        "7: intercept.inbound.routing_table: it has no effect without keep_client_address: true",
+    ),
     (
         "target_service_addr: a:1\nintercept: {enabled: true}",
         "2: intercept.enabled: there is nothing to bring here; give outbound.listener or inbound.listener",

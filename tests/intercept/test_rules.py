@@ -33,7 +33,9 @@ EVERYTHING = InterceptSpec(
     ),
     InboundSpec("in", ("1-65535",), ("10.0.0.0/8",), ("22",), ("10.1.2.3/32", "::1/128")),
 )
+TPROXY = replace(BOTH, inbound=InboundSpec("in", ("8080",), ("10.0.0.0/8",), ("22",), (), True, 300))
 MANY = replace(BOTH, outbound=replace(OUT, exclude_ports=tuple(str(port) for port in range(1, 3000, 2))))
+CLOSED = replace(TPROXY, fail_open=False)
 
 
 def lines(spec: InterceptSpec, place: rules.Place = PLACE) -> list[str]:
@@ -75,6 +77,26 @@ def test_rules_that_fail_closed_need_no_sign_of_life() -> None:
     assert rules.in_force(text)
 
 
+def test_tproxy_sees_every_packet_and_gives_it_to_the_listener() -> None:
+    start = rules.table(TPROXY, PLACE).index("chain inbound")
+    assert "type filter hook prerouting priority -99; policy accept;" in rules.table(TPROXY, PLACE)[start:]
+    inbound = lines(replace(TPROXY, outbound=None))
+    assert inbound == [
+        "meta l4proto != tcp return",
+        'iif "lo" return',
+        "fib daddr type != local return",
+        "tcp dport { 8080, 15006 } return",
+        "tcp dport { 22 } return",
+        "ip saddr != { 10.0.0.0/8 } return",
+        "meta nfproto ipv6 return",
+        "tcp dport { 8080 } meta l4proto @alive meta l4proto tcp tproxy to :15006 accept",
+    ]
+    assert lines(replace(TPROXY, outbound=None, fail_open=False))[-2:] == [
+        "tcp dport { 8080 } meta l4proto tcp tproxy to :15006 accept",
+        "tcp dport { 8080 } tcp flags & (fin | syn | rst | ack) == syn reject with tcp reset",
+    ]
+
+
 def test_every_kind_of_restriction() -> None:
     found = lines(EVERYTHING)
     assert "fib daddr type local tcp dport { 8080, 15001, 15006 } return" in found
@@ -102,7 +124,7 @@ def host() -> Iterator[Host]:
         yield host
 
 
-@pytest.mark.parametrize("spec", [BOTH, EVERYTHING, MANY], ids=["both", "everything", "many"])
+@pytest.mark.parametrize("spec", [BOTH, EVERYTHING, TPROXY, CLOSED, MANY])
 def test_the_kernel_takes_them_and_shows_them_again(host: Host, spec: InterceptSpec) -> None:
     wanted = rules.table(spec, PLACE)
     with host.inside():

@@ -14,6 +14,7 @@ import pytest
 from gevent import socket
 
 from charon.base.errors import CONNECT_FAILED, CONNECT_REFUSED, CONNECT_TIMEOUT, LOCAL_LIMIT, ExchangeFailed
+from charon.config.interception import HIGHEST_KEPT_PORT
 from charon.config.snapshot import SocketAddress
 from charon.net.dial import dial
 from tests.harness.backends import black_hole
@@ -99,6 +100,23 @@ def test_no_candidates_is_a_failure_too() -> None:
     with pytest.raises(ExchangeFailed) as caught:
         dial([], PATIENT)
     assert caught.value.reason is CONNECT_FAILED
+
+
+@pytest.mark.parametrize("source", ["192.0.2.1", "2001:db8::1", "127.0.0.9"])
+def test_a_port_that_clients_may_have_is_dialled_from_this_hosts_address(source: str) -> None:
+    with listening() as (listener, address):
+        assert address.port > HIGHEST_KEPT_PORT
+        stream = dial([address], PATIENT, source=source)
+        peer, where = listener.accept()
+        assert where[0] == "127.0.0.1"
+        stream.close()
+        peer.close()
+
+
+def test_candidates_that_see_the_client_go_first() -> None:
+    with pytest.raises(ExchangeFailed) as caught:
+        dial([SocketAddress("::1", 1), SocketAddress("127.0.0.1", 1)], PATIENT, source="127.0.0.9")
+    assert caught.value.detail.startswith("127.0.0.1:1:")
 
 
 def test_running_out_of_descriptors_is_not_the_endpoints_fault() -> None:

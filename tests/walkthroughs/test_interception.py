@@ -36,9 +36,10 @@ def hosts() -> Iterator[tuple[Host, Host]]:
 
 @pytest.fixture
 def charon(hosts: tuple[Host, Host], start_charon: StartCharon) -> CharonProcess:
-    config, registry, inbound = blocks("yaml")
+    config, registry, inbound, kept = blocks("yaml")
     assert config.startswith("# config.yaml") and registry.startswith("# registry.yaml")
     assert yaml.safe_load(inbound)["intercept"]["inbound"] == {"listener": "inbound", "ports": [9000]}
+    assert yaml.safe_load(kept)["intercept"]["inbound"]["keep_client_address"]
     services = yaml.safe_load(registry)["services"]
     return start_charon(config + "workers: 1\n", services, prefix=hosts[0].prefix)
 

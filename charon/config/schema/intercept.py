@@ -12,6 +12,7 @@ from charon.config.schema.section import Section, block, setting
 from charon.config.schema.values import Boolean, Choice, OptionalName, Whole, kind_of
 
 DEFAULT_MARK: Final = 0x6368
+DEFAULT_ROUTING_TABLE: Final = 0x6368
 SHORTEST_HOLD: Final = 3.0
 
 NOT_OUTBOUND: Final = (22, 53, 67, 68, 123, 546, 547)
@@ -139,6 +140,24 @@ class Inbound(Section):
     )
     ports: tuple[Ports, ...] = setting(
         (), "Ports, or ranges of them, to which connections are taken; at least one.", example=[8080]
+    )
+    mode: Annotated[str, *Choice("redirect", "tproxy")] = setting(
+        "redirect",
+        "How they are brought here. `redirect`: their address is translated (NAT), which the kernel's records of "
+        "connections undo. `tproxy`: nothing in them is changed, no record is needed, and what another rule has "
+        "translated to another host is left alone.",
+    )
+    keep_client_address: Boolean = setting(
+        False,
+        "Have the program see the client's address as that of its peer. Takes `mode: tproxy`, the program `ip`, and a "
+        "program that listens on 127.0.0.1 and ::1, or on all addresses, on a port below 32768: a connection goes on "
+        "to the port that was dialled there, or to a loopback address that a route or a target gives, and none is used "
+        "for a second request. What goes to any other address comes from Charon's own, as ever.",
+    )
+    routing_table: Annotated[int, *Whole(256, 0x7FFFFFFF)] = setting(
+        DEFAULT_ROUTING_TABLE,
+        "With `keep_client_address`: number of the routing table by which the program's answers come back; another one "
+        "for each Charon of a host.",
     )
     networks: tuple[IpNetwork, ...] = setting(
         (), "Networks and addresses that they come from. None given: any.", example=["10.0.0.0/8"]
