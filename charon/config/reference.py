@@ -78,7 +78,7 @@ def _note(path: KeyPath) -> str:
     return f" ({availability.REFUSAL.capitalize()}.)"
 
 
-def _ordered(block: type[Section]) -> list[tuple[str, FieldInfo]]:
+def ordered(block: type[Section]) -> list[tuple[str, FieldInfo]]:
     fields = block.model_fields
     if block is Root:
         names = [*FIRST, *(name for name in fields if name not in FIRST)]
@@ -155,7 +155,7 @@ def _own_title(metadata: tuple[Any, ...]) -> str | None:
 def config_yaml() -> str:
     """The commented configuration: prose behind ``##``, settings behind ``# ``."""
     lines = [*_prose(CONFIG_HEAD, ""), *_prose(RELOAD if availability.CONFIG_RELOAD else RESTART, "")]
-    for name, field in _ordered(Root):
+    for name, field in ordered(Root):
         if available((name,)):
             lines += ["", *_setting((name,), field, "", ACTIVE)]
     return "\n".join(lines) + "\n"
@@ -181,7 +181,7 @@ def _setting(path: KeyPath, field: FieldInfo, indent: str, active: dict[str, str
         return
     mark = indent if indent.startswith("#") else "# "
     found = below(field.annotation)
-    if found is not None and _repeated(path):
+    if found is not None and repeated(path):
         yield f"{indent}## {name}: as at the top level"
         return
     if path in ALTERNATIVES:
@@ -197,7 +197,7 @@ def _setting(path: KeyPath, field: FieldInfo, indent: str, active: dict[str, str
     below_path = (*path, EVERYWHERE) if many else path
     here = mark + ("    " if many else "  ")
     start = len(mark) + 2 if many and get_origin(field.annotation) is tuple else None
-    for key, below_field in _ordered(inner):
+    for key, below_field in ordered(inner):
         if available((*below_path, key)):
             for line in _setting((*below_path, key), below_field, here, {}):
                 if start is not None and not line[len(here) :].startswith("##"):
@@ -221,7 +221,7 @@ def configuration_md() -> str:
     """The manual of config.yaml and registry.yaml."""
     parts = [MANUAL_HEAD, RELOAD if availability.CONFIG_RELOAD else RESTART, "## Top level", _table((), Root)]
     for path, block in blocks():
-        if path and available(path) and not _repeated(path):
+        if path and available(path) and not repeated(path):
             shown = ".".join(path).replace(f".{EVERYWHERE}", "[]" if path[0] != "services" else ".NAME")
             parts += [f"## {shown}", inspect.cleandoc(block.__doc__ or ""), _table(path, block)]
             if block is Listener:
@@ -238,7 +238,7 @@ def _missing(later: availability.Later) -> str:
     return f"- `{key}`" + (": " + ", ".join(f"`{word}`" for word in later.words) if later.words else "")
 
 
-def _repeated(path: KeyPath) -> bool:
+def repeated(path: KeyPath) -> bool:
     """Is this a block that a listener or a service has in common with the top level?"""
     if len(path) <= 2 or path[0] == "routes":
         return False
@@ -249,7 +249,7 @@ def _table(path: KeyPath, block: type[Section]) -> str:
     live = availability.CONFIG_RELOAD
     lines = ["| key | meaning | value | default |" + (" effect |" if live else "")]
     lines += ["| --- | --- | --- | --- |" + (" --- |" if live else "")]
-    for name, field in _ordered(block):
+    for name, field in ordered(block):
         if not available((*path, name)):
             continue
         default = "must be given" if field.is_required() else default_text(field)
