@@ -1,1 +1,1 @@
-"""The slow test of the packages, see scripts/packages-test. Only the standard library: it runs before there is anything."""
+"""The slow test of the packages, see scripts/packages-test. Standard library only: it runs before there is anything."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 
 from scripts.packagelib import packages
-from scripts.packagelib.machine import CannotBoot, CommandFailed, Machine
+from scripts.packagelib.machine import PROJECT, CannotBoot, CommandFailed, Machine
 from scripts.packagelib.manual import Manual
 from scripts.packagelib.steps import Repository, Steps
 
@@ -88,7 +88,7 @@ def main() -> int:
         try:
             table.check("the root boots", lambda: f"in {machine.boot():.1f} s")
         except CannotBoot as error:
-            print(f"\n*** THE PACKAGES WERE NOT TESTED: systemd-nspawn cannot boot a root here: {error} ***\n", flush=True)
+            print(f"\n*** THE PACKAGES WERE NOT TESTED: systemd-nspawn cannot boot a root here: {error} ***\n")
             return 1 if os.environ.get("CHARON_PACKAGES_TEST") == "required" else 0
         return _with(machine, table, scratch, arguments.packages)
     finally:
@@ -102,7 +102,7 @@ def main() -> int:
 
 def _with(machine: Machine, table: Table, scratch: Path, ready_made: Path | None) -> int:
     first, first_rpm = packages.found(ready_made) if ready_made else packages.build(
-        packages.PROJECT, scratch / "first", tests=True
+        PROJECT, scratch / "first", tests=True
     )
     source = packages.copy_of_the_project(scratch / "source", NEWER)
     newer, newer_rpm = packages.build(source, scratch / "newer", tests=False)
