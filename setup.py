@@ -34,14 +34,20 @@ setup(
     # 3.14.0 to 3.14.4 leak memory with every TLS connection.
     python_requires=">=3.11,!=3.14.0,!=3.14.1,!=3.14.2,!=3.14.3,!=3.14.4",
     install_requires=[
+        "Deprecated>=1.2.6",
         "cryptography>=43",
         "dnspython>=2.7",
         "gevent>=26.4",
+        # Below 1.40: later ones lack what the exporter for Jaeger's Thrift imports.
+        "opentelemetry-exporter-jaeger-thrift>=1.21,<1.22",
+        "opentelemetry-exporter-otlp-proto-http>=1.39,<1.40",
+        "opentelemetry-sdk>=1.39,<1.40",
         "orjson>=3.10",
         "prometheus-client>=0.20",
         "pydantic>=2.7",
         "python-json-logger>=3.1",
         "PyYAML>=6.0.1",
+        "requests>=2.31",
     ],
     entry_points={"console_scripts": ["charon = charon.cli.main:main"]},
     classifiers=[

@@ -51,7 +51,7 @@ ADVICE: Final[dict[str, str]] = {
     "upstream_tls_failed": "Does the service speak TLS, and who signed its certificate? upstream_error has the cause.",
     "upstream_identity": "Check tls.identities of the service against the certificate that it shows.",
     # Of intercepted and announced connections.
-    "bad_proxy_header": "See whether the peer sends a PROXY header at all; only name those in proxy_protocol.accept that do.",
+    "bad_proxy_header": "Does the peer send a PROXY header? Only peers that do belong into proxy_protocol.accept.",
     "passthrough_denied": "Put the destination into the registry, exclude it in intercept, or set passthrough: allow.",
     "own_listener": "Have the program dial the service it wants, not the port that Charon intercepts on.",
     # How a relayed connection can end.

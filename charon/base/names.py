@@ -61,6 +61,9 @@ class Event:
     CERTIFICATE_EXPIRING: Final = "certificate_expiring"
     CERTIFICATE_FAILED: Final = "certificate_failed"
     LOG_REOPENED: Final = "log_reopened"
+    TRACING_EXPORT_FAILED: Final = "tracing_export_failed"
+    TRACING_EXPORT_RECOVERED: Final = "tracing_export_recovered"
+    TRACING_EXPORTER_DIED: Final = "tracing_exporter_died"
     INTERNAL_ERROR: Final = "internal_error"
     LIBRARY_LOG: Final = "library_log"
     ADMIN_STARTED: Final = "admin_started"
@@ -118,6 +121,19 @@ class Metric:
     CERTIFICATE_NOT_AFTER: Final = "charon_certificate_not_after_timestamp_seconds"
     CERTIFICATE_FAILURES: Final = "charon_certificate_failures_total"
     LOG_DROPPED: Final = "charon_log_lines_dropped_total"
+    TRACE_SPANS_EXPORTED: Final = "charon_trace_spans_exported_total"
+    TRACE_SPANS_DROPPED: Final = "charon_trace_spans_dropped_total"
     LOG_WRITE_ERRORS: Final = "charon_log_write_errors_total"
     BUILD_INFO: Final = "charon_build_info"
     START_TIME: Final = "charon_start_time_seconds"
+
+
+class SpanKey:
+    """Attributes of spans, besides those of OpenTelemetry's semantic conventions."""
+
+    LISTENER: Final = "charon.listener"
+    ROUTE: Final = "charon.route"
+    SERVICE: Final = "charon.service"
+    UPSTREAM: Final = "charon.upstream"
+    REASON: Final = "charon.reason"
+    IDENTITY: Final = "charon.identity"

@@ -16,8 +16,16 @@ from charon.config.load import Config
 from charon.config.registry import Target
 from charon.config.schema.listener import Listener
 from charon.config.schema.root import Root
-from charon.config.settings import AdminSpec, Settings
-from charon.config.snapshot import Limits, ListenerSpec, LoggingSpec, OverloadSpec, ServiceSpec, Timeouts
+from charon.config.settings import AdminSpec, ExportSpec, Settings
+from charon.config.snapshot import (
+    Limits,
+    ListenerSpec,
+    LoggingSpec,
+    OverloadSpec,
+    ServiceSpec,
+    Timeouts,
+    TracingSpec,
+)
 
 
 def compile_settings(config: Config) -> Settings:
@@ -51,6 +59,8 @@ def compile_settings(config: Config) -> Settings:
         max_connections=root.limits.max_total_connections,
         overload=OverloadSpec(**root.overload.model_dump()),
         admin=_admin_spec(config),
+        tracing=_tracing(root),
+        export=_export(config),
     )
     digest = blake2b(pickle.dumps(settings), digest_size=6).hexdigest()
     return replace(settings, digest=digest, effective=effective_json(config))
@@ -63,6 +73,26 @@ def _admin_spec(config: Config) -> AdminSpec:
         read_token_file=None if config.read_token_file is None else str(config.read_token_file),
         write_token_file=None if config.write_token_file is None else str(config.write_token_file),
         group_may_write=admin.group_may_write,
+    )
+
+
+def _tracing(root: Root) -> TracingSpec | None:
+    tracing = root.tracing
+    if not tracing.enabled:
+        return None
+    return TracingSpec(tracing.sample_ratio, tracing.propagation, tracing.exports)
+
+
+def _export(config: Config) -> ExportSpec | None:
+    tracing = config.root.tracing
+    if not tracing.enabled or not tracing.exports:
+        return None
+    return ExportSpec(
+        service_name=tracing.service_name,
+        jaeger_endpoint=tracing.jaeger_endpoint,
+        otlp_endpoint=tracing.otlp_endpoint,
+        otlp_headers=tuple(tracing.otlp_headers.items()),
+        ca_file=None if tracing.ca_file is None else str(config.file.parent / tracing.ca_file),
     )
 
 

@@ -12,7 +12,6 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from charon.base.errors import ConfigError
-from charon.config import availability
 from charon.config.admin_socket import default_admin_socket
 from charon.config.checks import findings, named_services, static_names
 from charon.config.document import Document, KeyPath, parse, read_text
@@ -97,8 +96,6 @@ def read_config(path: Path, environ: Mapping[str, str]) -> Reading:
     if not isinstance(document.value, dict):
         what = "the file is empty" if document.value is None else "the file is not a block of keys"
         return Reading(problems=[f"{path}:1: {what}; write keys such as target_service_name: NAME"])
-    for refused in availability.refused(document.value):
-        document.add(refused, availability.REFUSAL)
     valid = _validated(document)
     reading = Reading()
     if valid.root is not None:

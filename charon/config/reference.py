@@ -14,16 +14,13 @@ from typing import Any, Final, get_args, get_origin
 from pydantic import WithJsonSchema
 from pydantic.fields import FieldInfo
 
-from charon.config import availability
 from charon.config.reference_text import (
     CONFIG_HEAD,
     LISTENER_KEYS,
     MANUAL_HEAD,
-    NOT_YET_HEAD,
     REGISTRY_EXAMPLE,
     REGISTRY_MANUAL,
     RELOAD,
-    RESTART,
 )
 from charon.config.schema.balancing import LoadBalancing
 from charon.config.schema.listener import Listener, Traffic
@@ -53,29 +50,8 @@ KeyPath = tuple[str, ...]
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of config.yaml."""
     schema = Root.model_json_schema()
-    for block, path in {block: path for path, block in reversed(list(blocks()))}.items():
-        found = schema if block is Root else schema["$defs"][block.__name__]
-        properties = (found if "properties" in found else found["anyOf"][0])["properties"]
-        for name, field in block.model_fields.items():
-            properties[name]["description"] = (field.description or "") + _note((*path, name))
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Charon's config.yaml"}
     return head | {key: value for key, value in schema.items() if key != "title"}
-
-
-def available(path: KeyPath) -> bool:
-    """Does this version have the key at ``path``?"""
-    found = (availability.unavailable(path[:length]) for length in range(1, len(path) + 1))
-    return not any(later is not None and not later.words for later in found)
-
-
-def _note(path: KeyPath) -> str:
-    """What has to be said about the key at ``path`` beyond its description."""
-    later = availability.unavailable(path)
-    if later is None:
-        return ""
-    if later.words:
-        return f" ({', '.join(f'`{word}`' for word in later.words)}: {availability.REFUSAL}.)"
-    return f" ({availability.REFUSAL.capitalize()}.)"
 
 
 def ordered(block: type[Section]) -> list[tuple[str, FieldInfo]]:
@@ -95,7 +71,7 @@ def applies(field: FieldInfo) -> str:
     """``live`` or ``restart``: when a change of the key takes effect."""
     extra = field.json_schema_extra
     live = isinstance(extra, dict) and extra["x-charon-applies"] == "live"
-    return "live" if live and availability.CONFIG_RELOAD else "restart"
+    return "live" if live else "restart"
 
 
 def default_text(field: FieldInfo) -> str:
@@ -154,10 +130,9 @@ def _own_title(metadata: tuple[Any, ...]) -> str | None:
 
 def config_yaml() -> str:
     """The commented configuration: prose behind ``##``, settings behind ``# ``."""
-    lines = [*_prose(CONFIG_HEAD, ""), *_prose(RELOAD if availability.CONFIG_RELOAD else RESTART, "")]
+    lines = [*_prose(CONFIG_HEAD, ""), *_prose(RELOAD, "")]
     for name, field in ordered(Root):
-        if available((name,)):
-            lines += ["", *_setting((name,), field, "", ACTIVE)]
+        lines += ["", *_setting((name,), field, "", ACTIVE)]
     return "\n".join(lines) + "\n"
 
 
@@ -174,8 +149,8 @@ def _setting(path: KeyPath, field: FieldInfo, indent: str, active: dict[str, str
     name = path[-1]
     default = default_text(field)
     facts = [f"Default: {default}." if default not in ("", "[]", "{}", "none") else ""]
-    facts += [f"Takes effect: {applies(field)}." if availability.CONFIG_RELOAD else ""]
-    yield from _prose(" ".join([(field.description or "") + _note(path), *filter(None, facts)]), indent)
+    facts.append(f"Takes effect: {applies(field)}.")
+    yield from _prose(" ".join([field.description or "", *filter(None, facts)]), indent)
     if name in active:
         yield f'{indent}{name}: "{active[name]}"'
         return
@@ -198,12 +173,11 @@ def _setting(path: KeyPath, field: FieldInfo, indent: str, active: dict[str, str
     here = mark + ("    " if many else "  ")
     start = len(mark) + 2 if many and get_origin(field.annotation) is tuple else None
     for key, below_field in ordered(inner):
-        if available((*below_path, key)):
-            for line in _setting((*below_path, key), below_field, here, {}):
-                if start is not None and not line[len(here) :].startswith("##"):
-                    line = line[:start] + "- " + line[start + 2 :]
-                    start = None
-                yield line
+        for line in _setting((*below_path, key), below_field, here, {}):
+            if start is not None and not line[len(here) :].startswith("##"):
+                line = line[:start] + "- " + line[start + 2 :]
+                start = None
+            yield line
 
 
 def _example(field: FieldInfo) -> str:
@@ -219,23 +193,16 @@ def _example(field: FieldInfo) -> str:
 
 def configuration_md() -> str:
     """The manual of config.yaml and registry.yaml."""
-    parts = [MANUAL_HEAD, RELOAD if availability.CONFIG_RELOAD else RESTART, "## Top level", _table((), Root)]
+    parts = [MANUAL_HEAD, RELOAD, "## Top level", _table((), Root)]
     for path, block in blocks():
-        if path and available(path) and not repeated(path):
+        if path and not repeated(path):
             shown = ".".join(path).replace(f".{EVERYWHERE}", "[]" if path[0] != "services" else ".NAME")
             parts += [f"## {shown}", inspect.cleandoc(block.__doc__ or ""), _table(path, block)]
             if block is Listener:
-                inherited = ", ".join(f"`{key}`" for key in Traffic.model_fields if available(("listeners", "*", key)))
+                inherited = ", ".join(f"`{key}`" for key in Traffic.model_fields)
                 parts.append(LISTENER_KEYS.format(keys=inherited))
-    if availability.NOT_YET:
-        parts += [NOT_YET_HEAD, "\n".join(_missing(later) for later in availability.NOT_YET)]
     parts += [REGISTRY_MANUAL, f"```yaml\n{registry_yaml()}```"]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
-
-
-def _missing(later: availability.Later) -> str:
-    key = later.key.replace("services.*.", "services.NAME.").replace(".*.", "[].")
-    return f"- `{key}`" + (": " + ", ".join(f"`{word}`" for word in later.words) if later.words else "")
 
 
 def repeated(path: KeyPath) -> bool:
@@ -246,16 +213,11 @@ def repeated(path: KeyPath) -> bool:
 
 
 def _table(path: KeyPath, block: type[Section]) -> str:
-    live = availability.CONFIG_RELOAD
-    lines = ["| key | meaning | value | default |" + (" effect |" if live else "")]
-    lines += ["| --- | --- | --- | --- |" + (" --- |" if live else "")]
+    lines = ["| key | meaning | value | default | effect |", "| --- | --- | --- | --- | --- |"]
     for name, field in ordered(block):
-        if not available((*path, name)):
-            continue
         default = "must be given" if field.is_required() else default_text(field)
         shown = f"`{default}`" if default and not field.is_required() else default
-        meaning = (field.description or "") + _note((*path, name))
-        cells = [f"`{name}`", meaning, kind(field), shown, *([applies(field)] if live else [])]
+        cells = [f"`{name}`", field.description or "", kind(field), shown, applies(field)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 

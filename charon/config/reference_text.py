@@ -11,7 +11,6 @@ Durations: 250ms, 30s, 5m, 1h30m, or a bare number of seconds. Sizes: 64KiB, 10M
 Relative paths are relative to the folder of this file. ${NAME} and ${NAME:-default} read the environment.
 """
 
-RESTART: Final = "A change of `config.yaml` takes effect at a restart. A change of the registry needs none."
 RELOAD: Final = (
     "A change of a key marked `live` takes effect at a reload (SIGHUP), one marked `restart` at a restart. A file with "
     "a mistake in it changes nothing. A change of the registry needs neither."
@@ -42,13 +41,6 @@ by key, lists as a whole. `target_service_name` and `target_service_addr` are ov
 one does not inherit the other. A `tcp` listener does not inherit `routes`. `load_balancing`, `health_check`,
 `circuit_breaker`, `retry` and the last three keys of `limits` are about endpoints, which all listeners share: they
 belong to the top level and to `services`, and are refused in an entry.
-"""
-
-NOT_YET_HEAD: Final = """
-## Not available in this version
-
-The schema knows these keys, and `charon check` refuses them by name, unless they are given in a form that switches the
-feature off (`enabled: false`, `none`):
 """
 
 REGISTRY_EXAMPLE: Final = """\

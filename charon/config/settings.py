@@ -21,6 +21,7 @@ from charon.config.snapshot import (
     ServiceSpec,
     Snapshot,
     TlsMaterial,
+    TracingSpec,
 )
 
 Treat = Callable[[str, tuple[EndpointSpec, ...], int], ServiceSpec]
@@ -41,6 +42,18 @@ class AdminSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportSpec:
+    """Where spans go: URLs, None where there is no such collector. ``otlp_headers`` may hold secrets. ``ca_file`` is
+    absolute, None for the system's authorities."""
+
+    service_name: str
+    jaeger_endpoint: str | None = None
+    otlp_endpoint: str | None = None
+    otlp_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ca_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """``file`` is where it was read from; all paths are absolute, ``registry_file`` is None where none is used.
 
@@ -48,8 +61,8 @@ class Settings:
     are treated otherwise than ``default_service``; both are specs without endpoints. ``digest`` tells one text of the
     file from another. ``workers`` is a number; ``drain_timeout`` and ``worker_timeout`` are in seconds;
     ``max_connections`` is of all listeners together. ``certificates`` are the sources of ``Snapshot.materials``, by
-    name. ``intercept`` is None where it is off. ``effective`` is the whole configuration as JSON, with all defaults and
-    without secrets.
+    name. ``intercept`` is None where it is off, and so is ``tracing``; ``export`` is None where there is nobody to
+    export spans to. ``effective`` is the whole configuration as JSON, with all defaults and without secrets.
     """
 
     file: str
@@ -72,6 +85,8 @@ class Settings:
     overload: OverloadSpec = field(default_factory=OverloadSpec)
     admin: AdminSpec = AdminSpec()
     effective: bytes = b"{}"
+    tracing: TracingSpec | None = None
+    export: ExportSpec | None = None
 
     def needs_restart(self, changed: Settings) -> tuple[str, ...]:
         """The keys of ``changed`` that differ and cannot be put in force while Charon runs."""
@@ -110,6 +125,7 @@ class Settings:
             instance_id=instance_id,
             materials=with_public(materials or {}),
             mark=0 if self.intercept is None else self.intercept.mark,
+            tracing=self.tracing,
         )
 
     def treating(self) -> Treat:

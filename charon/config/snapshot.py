@@ -418,6 +418,16 @@ class OverloadSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSpec:
+    """``sample_ratio`` (0 to 1) of new traces are sampled. ``propagation`` holds words of
+    ``charon.wire.tracecontext.FORMATS``. ``record``: there is somebody to export spans to."""
+
+    sample_ratio: float = 1.0
+    propagation: tuple[str, ...] = ("w3c",)
+    record: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything a worker does, as of ``generation`` (counts up with every change). ``max_connections`` is of all
     listeners and workers together. ``mark`` is what connections that are opened bear for the kernel's rules, 0: none.
@@ -434,3 +444,4 @@ class Snapshot:
     admin_socket: str = ""
     instance_id: str = ""
     mark: int = 0
+    tracing: TracingSpec | None = None

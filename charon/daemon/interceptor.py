@@ -71,6 +71,8 @@ class Interceptor:
     def follow(self, settings: Settings) -> None:
         """Have the rules as ``settings`` want them. Raises StartError."""
         spec = settings.intercept
+        if self._beating is None and spec is not None:
+            self._beating = spawn("interception", self._beat)
         with self._changing:
             before = self._spec
             left, self._left = self._left, None
@@ -83,14 +85,13 @@ class Interceptor:
             mark_connections(0 if spec is None else spec.mark)
             if spec is not None and wanted:
                 self._put_up(spec)
-        if self._beating is None and spec is not None:
-            self._beating = spawn("interception", self._beat)
 
     def reload(self, settings: Settings) -> None:
         """As :meth:`follow`, for a configuration that is in force: what fails is told, and tried again by and by."""
         try:
             self.follow(settings)
         except StartError as error:
+            self._wanted = self._spec is not None
             self._note(str(error))
 
     def environment(self) -> dict[str, str]:

@@ -33,6 +33,7 @@ from charon.daemon.listeners import ListenerSockets, Sockets, close_all
 from charon.daemon.notify import Notifier
 from charon.daemon.shared import Shared
 from charon.daemon.status import status
+from charon.daemon.tracing import SpanExport
 from charon.daemon.upgrade import Successor
 from charon.daemon.workforce import BEAT_SECONDS, Workforce
 from charon.discovery.directory import Directory
@@ -96,12 +97,15 @@ class Supervisor:
         self.draining = False
         self.shared = Shared(settings.workers, self.totals, events)
         self.listeners = ListenerSockets(settings.workers, self.inheritance)
+        self._instance = secrets.token_hex(6)
+        self._tracing = SpanExport(self.totals, events, self._instance)
         self.workforce = Workforce(
             settings.workers,
             self._current,
             self.listeners,
             settings.logging,
             self.shared,
+            self._tracing.fd,
             self.totals,
             events,
             self.problems,
@@ -109,7 +113,6 @@ class Supervisor:
         self._notifier = notifier or Notifier()
         self._serve_admin = serve_admin
         self._admin: AdminService | None = None
-        self._instance = secrets.token_hex(6)
         self._changing = Semaphore()
         self._successor: Successor | None = None
         self._stop = Flag()
@@ -169,6 +172,7 @@ class Supervisor:
         self._directory.start()
         self.snapshot = self._compile(1)
         self.listeners.adopt(settings.listeners, self.listeners.prepare(settings.listeners))
+        self._tracing.follow(settings.export)
         self.workforce.start(self._stop)
         if predecessor is not None:
             predecessor.take_over()
@@ -247,6 +251,7 @@ class Supervisor:
             self.workforce.drain(timeout, self._hurry)
             progress.kill()
         self.interceptor.stop()
+        self._tracing.stop(self._hurry)
         if self._admin is not None and self._successor is None:
             self._admin.stop(timeout=1.0)
         self.events.info(Event.STOPPED)
@@ -354,6 +359,7 @@ class Supervisor:
         self.interceptor.reload(settings)
         close_all(unneeded)
         self._keep_sockets(opened, unneeded)
+        self._tracing.follow(settings.export)
         for spec in settings.listeners:
             if spec.name in fresh:
                 self._announce(spec)

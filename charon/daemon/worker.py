@@ -16,6 +16,7 @@ from typing import Any
 import gevent
 from gevent.event import Event as Flag
 
+from charon.base.clock import SystemClock
 from charon.base.names import Event, Metric
 from charon.config.service_table import SnapshotUpdate
 from charon.config.snapshot import (
@@ -25,6 +26,7 @@ from charon.config.snapshot import (
     ServiceSpec,
     Snapshot,
     SocketAddress,
+    TracingSpec,
 )
 from charon.daemon.channel import Channel, ChannelClosed, Message
 from charon.net.accept import why
@@ -50,6 +52,8 @@ from charon.telemetry.ledger import Ledger
 from charon.telemetry.metrics import WorkerMetrics
 from charon.telemetry.problems import Problems
 from charon.telemetry.sink import LogSink
+from charon.telemetry.spans import DropReason, SpanOutbox
+from charon.telemetry.tracing import Tracer
 
 SWEEP_SECONDS = 0.2
 """How often clients that left are looked for."""
@@ -67,7 +71,8 @@ class Worker:
     """Does what the channel says until it is told to drain, or the supervisor is gone."""
 
     def __init__(self, channel: Channel, hello: dict[str, Any], descriptors: list[int]) -> None:
-        """``hello`` is the supervisor's first message; ``descriptors`` are those of the shared table and the ledger."""
+        """``hello`` is the supervisor's first message; ``descriptors`` are those of the shared table, the one through
+        which spans are handed over, and the ledger."""
         self.channel = channel
         self.slot = slot = int(hello["slot"])
         self.slots = int(hello["slots"])
@@ -84,6 +89,7 @@ class Worker:
         sharing = Sharing(table, slot, bytes.fromhex(hello["secret"]), metrics, self.events)
         self.capacity = Capacity(raise_descriptor_limit())
         self.guard = Guard(self.capacity, self.events, metrics, self._start_draining)
+        self.spans = SpanOutbox(descriptors[3])
         self.plane = DataPlane(self.events, self.access_log, metrics, sharing, self.guard)
         deadlines().on_lag = self.guard.look_at_lag
         self._services: Mapping[str, ServiceSpec] = {}
@@ -162,6 +168,7 @@ class Worker:
             METRICS_SERVICE, (EndpointSpec(METRICS_SERVICE, (SocketAddress(snapshot.admin_socket, 0),)),)
         )
         self.plane.apply(snapshot, {METRICS_SERVICE: admin})
+        self._trace(snapshot.tracing)
         total = snapshot.max_connections
         self.capacity.set_limit(inf if total is None else _part(total, self.slots))
         self.guard.apply(snapshot.overload, monotonic())
@@ -176,6 +183,13 @@ class Worker:
                 server.listener = self._listener(spec)
                 server.pool_of_connections.set_limit(_part(spec.limits.max_connections, server.of))
         self._retire(gone)
+
+    def _trace(self, spec: TracingSpec | None) -> None:
+        tracer = self.plane.tracer
+        if spec is None:
+            self.plane.tracer = None
+        elif tracer is None or tracer.spec != spec:
+            self.plane.tracer = Tracer(spec, self.spans, SystemClock())
 
     def _open(self, name: str, home: int, of: int, fd: int) -> None:
         """Listen on a socket of slot ``home``, one of ``of`` that share the listener's connections."""
@@ -225,6 +239,7 @@ class Worker:
             now = monotonic()
             for server in self._all_servers():
                 server.sweep(now)
+            self.spans.flush()
             self.guard.look(now, self._all_servers(), (e.pool for e in self.plane.services.endpoints()))
             self._end_retired(now)
             if now < next_report:
@@ -260,6 +275,7 @@ class Worker:
             server.count_bytes()
         self.plane.gauges(servers)
         self.plane.metrics.count_up_to(Metric.LOG_DROPPED, (), self.sink.dropped)
+        self.plane.metrics.count_up_to(Metric.TRACE_SPANS_DROPPED, (DropReason.WORKER_QUEUE,), self.spans.dropped)
         self.plane.metrics.count_up_to(Metric.LOG_WRITE_ERRORS, (), self.sink.errors)
         state = self.plane.state(servers)
         report = {"type": "report", "id": request, "delta": self.plane.metrics.collect(), "state": state}
@@ -291,6 +307,7 @@ class Worker:
             server.abort_all()
         for server in servers:
             server.pool_of_connections.join(timeout=1.0)
+        self.spans.flush()
         self.events.info(Event.WORKER_DRAINED, pid=os.getpid(), aborted=left)
 
     def _end_endless(self, servers: list[ProxyServer], began: float) -> None:

@@ -43,8 +43,9 @@ _LAST_WORDS = 0.2
 class WorkerSlot:
     """Keeps one worker running until :meth:`drain`.
 
-    ``sockets`` gives what the slot listens on. ``on_absence`` is told True when the slot will be without a worker for
-    longer than a start takes, and False when it has one again. ``state`` is what the worker has last said of itself.
+    ``sockets`` gives what the slot listens on, ``spans`` is the descriptor that workers hand spans over through.
+    ``on_absence`` is told True when the slot will be without a worker for longer than a start takes, and False when it
+    has one again. ``state`` is what the worker has last said of itself.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class WorkerSlot:
         sockets: Callable[[], Sequence[Share]],
         snapshot: Callable[[], Snapshot],
         shared: Shared,
+        spans: int,
         totals: Totals,
         events: EventLog,
         problems: RecentProblems,
@@ -74,6 +76,7 @@ class WorkerSlot:
         self._sockets = sockets
         self._snapshot = snapshot
         self._shared = shared
+        self._spans = spans
         self._totals = totals
         self._events = events
         self._problems = problems
@@ -259,7 +262,8 @@ class WorkerSlot:
             logging = asdict(self._logging)
             table = self._shared.table
             hello = {"type": "hello", "slot": self.slot, "slots": self._slots, "logging": logging}
-            channel.send(hello | {"secret": self._shared.secret.hex()}, (table.fd, *table.lock_fds, ledger))
+            lent = (table.fd, *table.lock_fds, self._spans, ledger)
+            channel.send(hello | {"secret": self._shared.secret.hex()}, lent)
             sent = self._snapshot()
             channel.send(sent)
             for message, descriptors in _offers(self._sockets()):

@@ -36,7 +36,8 @@ _LAST_GRACE = 5.0
 
 
 class Workforce:
-    """The worker slots. ``current`` gives the newest snapshot, ``listeners`` what to listen on."""
+    """The worker slots. ``current`` gives the newest snapshot, ``listeners`` what to listen on, ``spans`` is the
+    descriptor that spans are handed over through."""
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Workforce:
         listeners: ListenerSockets,
         logging: LoggingSpec,
         shared: Shared,
+        spans: int,
         totals: Totals,
         events: EventLog,
         problems: RecentProblems,
@@ -60,6 +62,7 @@ class Workforce:
                 partial(self._shares, number),
                 current,
                 shared,
+                spans,
                 totals,
                 events,
                 problems,

@@ -44,8 +44,9 @@ def refresh(source: MaterialSource, now: float, *, force: bool = False) -> Refre
     key_file, ca_file = Path(plan.folder, CA_KEY), Path(plan.folder, CA_CERT)
     if not key_file.exists() and (ca_file.exists() or not plan.make_authority):
         return Refreshed(load_given(source, plan, now))
-    if key_file.exists() and not force:
-        # Nearly always there is nothing to do, and nothing to be written.
+    if key_file.exists() and ca_file.exists() and not force:
+        # Nearly always there is nothing to do, and nothing to be written. (Whoever makes an authority writes its key
+        # first: where that alone is there, somebody is at it, and holds the lock.)
         found = authority.load(plan.folder)
         judged = None if found is None else _judge(found, source, plan, now)
         if judged is not None and judged[1] is None:

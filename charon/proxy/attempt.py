@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gevent
 
@@ -12,6 +12,7 @@ from charon.base.errors import (
     CLIENT_ABORT,
     CLIENT_TOO_SLOW,
     DRAINING,
+    INTERNAL,
     REQUEST_DEADLINE,
     RESPONSE_TIMEOUT,
     UPSTREAM_IDLE,
@@ -35,6 +36,7 @@ from charon.policy.retry import TryOutcome
 from charon.proxy.body import BodyReader, BodyTruncated
 from charon.proxy.introduction import hello
 from charon.proxy.respond import http_date
+from charon.proxy.spans import peer_of, record_try
 from charon.proxy.upload import Upload
 from charon.wire.chunked import encode_chunk, encode_last
 from charon.wire.framing import answer_framing
@@ -58,7 +60,8 @@ class Attempt:
     """One try. After :meth:`run` has returned, ``keep`` says whether the client's connection can go on.
 
     ``reused`` tells a pooled connection, which may have gone stale, from a fresh one. ``may_discard`` decides whether
-    an answer is dropped for another try, before anything of it is passed on; ``discarded`` says that it was.
+    an answer is dropped for another try, before anything of it is passed on; ``discarded`` says that it was. ``answer``
+    is the head of the final answer, ``peer`` the address that is connected to, where a span is to be made of the try.
 
     Every try ends as evidence about its endpoint, once, or explicitly as none: a breaker's trial is never left hanging.
     A good answer is evidence when it is complete: one that is cut off is a failure, however well it began.
@@ -71,6 +74,7 @@ class Attempt:
         "_may_discard",
         "_sent_before",
         "_trial",
+        "answer",
         "body",
         "client",
         "connection",
@@ -79,6 +83,7 @@ class Attempt:
         "exchange",
         "keep",
         "listener",
+        "peer",
         "received",
         "reused",
         "stream",
@@ -104,6 +109,8 @@ class Attempt:
         self.body = body
         self.stream: Stream | None = None
         self.upload: Upload | None = None
+        self.answer: ResponseHead | None = None
+        self.peer: Any = None
         self.reused = False
         self.received = 0
         self.keep = False
@@ -122,15 +129,21 @@ class Attempt:
         """
         self._began = monotonic()
         judged = False
+        reason: Reason | None = INTERNAL
         try:
             self._run(request, per_try_timeout, fresh)
             judged = True
+            reason = None
         except ExchangeFailed as failure:
             judged = self._judge(failure)
+            reason = failure.reason
             raise
         finally:
             if not judged:
                 self._release()
+            trace = self.exchange.trace
+            if trace is not None and trace.recorded:
+                record_try(self, trace, self._began, monotonic(), reason)
 
     def _judge(self, failure: ExchangeFailed) -> bool:
         """A failure that is the endpoint's fault counts against it. Returns whether it was."""
@@ -181,6 +194,9 @@ class Attempt:
             self.reused = True
             endpoint.metrics.reused()
         self.stream = stream
+        trace = self.exchange.trace
+        if trace is not None and trace.recorded:
+            self.peer = peer_of(stream)
         self._sent_before = stream.sent
         self.client.cutoff = self.exchange.cutoff
         stream.cutoff = self._try_cutoff(per_try_timeout)
@@ -219,6 +235,7 @@ class Attempt:
 
     def _answered(self, response: ResponseHead) -> None:
         """The endpoint has answered. An error is evidence at once, and may be reason enough to ask another one."""
+        self.answer = response
         well = response.status < 500
         if not well:
             self._count(well=False)

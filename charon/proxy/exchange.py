@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from charon.proxy.endpoint import Endpoint
     from charon.proxy.place import Place
     from charon.proxy.route import Route
+    from charon.telemetry.tracing import Trace
     from charon.wire.messages import RequestHead
 
 
@@ -23,7 +24,7 @@ class Exchange:
     honest way to fail is to break off. ``client`` is the address that limits count. ``rule`` is the route it falls
     under and ``timeouts`` what holds for it, both the listener's defaults at first. ``place`` is its place among the
     requests that its service may have, where that is bounded by latency. ``request_id`` is its name in logs, empty
-    where requests have none.
+    where requests have none; ``trace`` is None without tracing.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class Exchange:
         "started",
         "status",
         "timeouts",
+        "trace",
         "watches_latency",
     )
 
@@ -72,6 +74,7 @@ class Exchange:
         self.started = False
         self.logged = True
         self.request_id = b""
+        self.trace: Trace | None = None
 
     def __repr__(self) -> str:
         head = self.head
@@ -80,8 +83,9 @@ class Exchange:
         return f"<Exchange {what} -> {where} status={self.status} reason={self.reason}>"
 
     def ids(self) -> dict[str, Any]:
-        """The fields by which every log line of the request says whose it is."""
-        return {"request_id": self.request_id.decode("ascii")} if self.request_id else {}
+        """The fields by which every log line of the request says whose it is, and which trace it belongs to."""
+        ids: dict[str, Any] = {"request_id": self.request_id.decode("ascii")} if self.request_id else {}
+        return ids if self.trace is None else ids | self.trace.ids()
 
     def fail(self, reason: Reason, detail: str) -> None:
         """Note why the exchange did not go well. The first reason counts."""

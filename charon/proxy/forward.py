@@ -36,6 +36,7 @@ from charon.wire.chunked import encode_chunk, encode_last
 from charon.wire.forwarded import is_loop, request_extra
 from charon.wire.messages import CHUNKED, RequestHead, connection_lines, serialize_request
 from charon.wire.request_id import identified, line
+from charon.wire.tracecontext import rewritten
 
 if TYPE_CHECKING:
     from charon.proxy.endpoint import Endpoint
@@ -56,6 +57,9 @@ def carry(connection: HttpConnection, exchange: Exchange, listener: Listener) ->
     """
     head = exchange.head
     assert head is not None
+    tracer = connection.server.plane.tracer
+    if tracer is not None:
+        exchange.trace = tracer.begin(head.fields, head.host)
     body: BodyReader | None = None
     if head.body:
         body = BodyReader(connection.stream, head.body, connection.buffer, BAD_CHUNK, listener.head_limits)
@@ -96,6 +100,7 @@ def _route(connection: HttpConnection, exchange: Exchange, listener: Listener, h
     """Find the rule of a request. Returns the name of its service, None for a redirect. Raises ExchangeFailed."""
     if head.path == listener.metrics_path and head.method in (b"GET", b"HEAD"):
         exchange.logged = False
+        exchange.trace = None
         head.target = b"/metrics" + head.target[len(head.path) :]  # whatever the listener calls it
         return METRICS_SERVICE
     if head.forwarded is not None and is_loop(head, connection.server.plane.instance):
@@ -224,6 +229,8 @@ class _Forwarding:
                 exchange.place.again(monotonic())
             fresh = True
             request = attempt.replay(request)
+            if exchange.trace is not None:
+                request = rewritten(request, exchange.trace.fields, exchange.trace.next_try())
             exchange.retries += 1
             self.connection.server.plane.metrics.retry(_method(exchange))
 
@@ -298,6 +305,8 @@ class _Forwarding:
         )
         if head.upgrade is not None or head.te_trailers:
             extra += connection_lines(head)
+        if self.exchange.trace is not None:
+            head.fields = self.exchange.trace.applied_to(head.fields)
         rule = self.exchange.rule
         if rule.rewrite is not None or rule.request_edits is not None:
             self._edit(head)

@@ -146,7 +146,7 @@ class HttpConnection(WSGIHandler):
                     self.stream.cutoff = NEVER
         except Exception as error:  # noqa: BLE001 - a fault of ours must cost one request, not the worker
             exchange.fail(INTERNAL, repr(error))
-            self.server.plane.events.error(Event.INTERNAL_ERROR, exc=error, listener=listener.name)
+            self.server.plane.events.error(Event.INTERNAL_ERROR, exc=error, listener=listener.name, **exchange.ids())
             if not exchange.started:
                 exchange.status = INTERNAL.status
                 self.answer(exchange, local_answer(INTERNAL))

@@ -17,6 +17,7 @@ from charon.proxy.sharing import Sharing
 from charon.telemetry.access_log import AccessLog
 from charon.telemetry.events import EventLog
 from charon.telemetry.metrics import WorkerMetrics
+from charon.telemetry.tracing import Tracer
 
 if TYPE_CHECKING:
     from charon.proxy.server import ProxyServer
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 class DataPlane:
     """One worker's view of the appliance. ``instance`` tells this Charon from others in ``Via``; ``own_ports`` are
-    those that it listens on."""
+    those that it listens on; ``tracer`` is None where tracing is off."""
 
     def __init__(
         self, events: EventLog, access_log: AccessLog, metrics: WorkerMetrics, sharing: Sharing, guard: Guard
@@ -41,6 +42,7 @@ class DataPlane:
         self.own_ports: frozenset[int] = frozenset()
         self.instance = b""
         self.draining = False
+        self.tracer: Tracer | None = None
         self._told: dict[str, float] = {}
 
     def apply(self, snapshot: Snapshot, own: Mapping[str, ServiceSpec]) -> None:
@@ -60,8 +62,8 @@ class DataPlane:
         return self.services.get(name)
 
     def rate_limited(self, limit: str, client: str, now: float, **ids: Any) -> None:
-        """Something was over ``limit``: count it, and say so at most once a second for each limit. ``ids`` are what
-        names the request, where it has a name."""
+        """Something was over ``limit``: count it, and say so at most once a second for each limit. ``ids`` name the
+        request and its trace, where they have names."""
         self.metrics.count(Metric.HTTP_RATE_LIMITED, (limit,))
         if self.may_tell(limit, now):
             self.events.warning(Event.RATE_LIMITED, limit=limit, client=client, **ids)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from charon.base.errors import Blame
 from charon.base.names import NO_UPSTREAM, Metric
 from charon.proxy.intercepted import text
+from charon.proxy.spans import record_request
 
 if TYPE_CHECKING:
     from charon.proxy.exchange import Exchange
@@ -29,7 +30,12 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
     upstream = endpoint.name if endpoint is not None else NO_UPSTREAM
     plane = connection.server.plane
     reason = exchange.reason
-    plane.metrics.http_request(method, exchange.status, upstream, seconds)
+    trace = exchange.trace
+    if trace is not None and trace.recorded:
+        record_request(connection, exchange, listener, trace, seconds)
+        plane.metrics.http_request(method, exchange.status, upstream, seconds, trace.trace_id)
+    else:
+        plane.metrics.http_request(method, exchange.status, upstream, seconds)
     failed = exchange.status >= 500
     if reason is not None:
         plane.metrics.count(Metric.HTTP_FAILURES, (listener.name, reason.word))
@@ -53,4 +59,6 @@ def record_http(connection: HttpConnection, exchange: Exchange, listener: Listen
             identity=connection.identity,
             request_id=exchange.request_id.decode("ascii") if exchange.request_id else None,
             destination=None if connection.destination is None else text(connection.destination),
+            trace_id=trace.trace_id if trace is not None else None,
+            span_id=trace.span_id if trace is not None else None,
         )

@@ -3,8 +3,8 @@
 What did not go well, with a reason or a status of 500 or above, is always logged as far as the level lets it; of the
 rest a sample can be enough, and some paths can be left out. Lines have the shape of the event log's, but do not pass
 through stdlib logging, which would cost several times what the rest of recording a request does. A field that has no
-value (``trace_id``, ``request_id``, ``reason``, ``identity``) is left out. Paths, methods, client addresses and
-identities are a peer's bytes: they are bounded and escaped here.
+value (``trace_id``, ``request_id``, ``reason``, ``identity``, ...) is left out. Paths, methods, client addresses
+and identities are a peer's bytes: they are bounded and escaped here.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ class AccessLog:
         reason: str | None,
         protocol: str,
         trace_id: str | None = None,
+        span_id: str | None = None,
         identity: str | None = None,
         request_id: str | None = None,
         destination: str | None = None,
@@ -123,6 +124,7 @@ class AccessLog:
             line["request_id"] = request_id
         if trace_id:
             line["trace_id"] = trace_id
+            line["span_id"] = span_id
         if identity:
             line["identity"] = identity
         if destination:

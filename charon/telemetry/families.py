@@ -187,6 +187,14 @@ def _table() -> dict[str, Family]:
         Family(Metric.UPSTREAM_POOL_REUSED, counter, endpoint, "Requests sent over a connection already open."),
         Family(Metric.LOG_DROPPED, counter, (), "Log lines given up because the log could not be written in time."),
         Family(Metric.LOG_WRITE_ERRORS, counter, (), "Failures to open or write the log; lines wait while it fails."),
+        Family(Metric.TRACE_SPANS_EXPORTED, counter, ("exporter",), "Spans that a collector has taken, by exporter."),
+        Family(
+            Metric.TRACE_SPANS_DROPPED,
+            counter,
+            ("reason",),
+            "Spans that no collector has taken, by why: worker_queue_full, exporter_queue_full, collector_unreachable, "
+            "collector_refused, shutdown, malformed.",
+        ),
         Family(Metric.CONFIG_RELOAD_SUCCESSFUL, gauge, (), "Whether the last load of the configuration succeeded."),
         Family(Metric.CONFIG_RELOAD_TIME, gauge, (), "When the configuration in force was loaded, in Unix seconds."),
         Family(Metric.CONFIG_INFO, gauge, ("digest",), "The configuration in force; always 1."),

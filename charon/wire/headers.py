@@ -69,6 +69,7 @@ RESPONSE_CODES: Final[dict[bytes, int]] = {
 NEVER_NAMED: Final = frozenset(
     # Framing, routing, this proxy's own view of the client.
     b"host content-length transfer-encoding via forwarded x-real-ip x-request-id traceparent tracestate b3 baggage "
+    b"x-b3-traceid x-b3-spanid x-b3-parentspanid x-b3-sampled x-b3-flags uber-trace-id "
     # Who is asking, and what it may do.
     b"authorization proxy-authorization www-authenticate proxy-authenticate authentication-info cookie set-cookie "
     b"origin referer location date "

@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 from statistics import median
 
+from scripts.benchlib.intercept_workloads import Intercepted
 from scripts.benchlib.peers import PEERS
 from scripts.benchlib.procs import LOAD_CORES, PEER_CORES, BenchError, prepare
 from scripts.benchlib.runner import Result, run
 from scripts.benchlib.tls_workloads import Https, HttpsNew
 from scripts.benchlib.workloads import Http, HttpFull, HttpRecords, Memory, Options, TcpBulk, TcpMessages, Workload
 
-KINDS = (Http, HttpFull, HttpRecords, Https, HttpsNew, TcpBulk, TcpMessages, Memory)
+KINDS = (Http, HttpFull, HttpRecords, Https, HttpsNew, TcpBulk, TcpMessages, Memory, Intercepted)
 WORKLOADS: dict[str, type[Workload]] = {kind.name: kind for kind in KINDS}
 
 REFERENCES = ("envoy", "nginx")

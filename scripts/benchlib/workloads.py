@@ -155,6 +155,15 @@ class HttpRecords(Http):
     columns = HttpFull.columns
 
 
+class HttpTraced(Http):
+    """The same requests with tracing, beside bare ones. The exporter's process counts too."""
+
+    name = "http-traced"
+    text = Http.text + "; -traced: 1 % of the requests are sampled, -traced-all: all"
+    peers = ("charon", "charon-traced", "charon-traced-all")
+    columns = HttpFull.columns
+
+
 class TcpMessages(Http):
     """The same requests through the TCP proxy: a small message each way."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from charon import __version__
 from charon.cli.main import build_parser
-from charon.config.reference import applies, available, default_text, kind, ordered, repeated
+from charon.config.reference import applies, default_text, kind, ordered, repeated
 from charon.config.schema.shape import EVERYWHERE, blocks
 
 MAKERS = f'"Charon {__version__}" "Charon"'
@@ -172,16 +172,15 @@ def charon_yaml_5() -> str:
         ),
     ]
     for path, block in blocks():
-        if path and (not available(path) or repeated(path)):
+        if path and repeated(path):
             continue
         shown = ".".join(path).replace(f".{EVERYWHERE}", "[]" if path[:1] != ("services",) else ".NAME")
         lines += [f".SH {_roff(shown.upper() or 'TOP LEVEL')}"]
         lines += [_roff(inspect.cleandoc(block.__doc__ or ""))] if path else []
         for name, field in ordered(block):
-            if available((*path, name)):
-                default = default_text(field)
-                facts = f"({kind(field)}{f'; default {default}' if default else ''}; {applies(field)})"
-                lines += _entries(((f"{name}", f"{field.description or ''} {facts}"),))
+            default = default_text(field)
+            facts = f"({kind(field)}{f'; default {default}' if default else ''}; {applies(field)})"
+            lines += _entries(((name, f"{field.description or ''} {facts}"),))
     return "\n".join([*lines, ".SH SEE ALSO", ".BR charon (1)"]) + "\n"
 
 

@@ -11,6 +11,16 @@ from pathlib import Path
 
 from scripts.packagelib.machine import PROJECT
 
+REFUSAL = """
+    @__import__("pydantic").field_validator("idle")
+    @classmethod
+    def _refuse(cls, value: object) -> object:
+        if value == 80.0:
+            raise ValueError("80s is not possible in this version")
+        return value
+"""
+"""What the refusing version adds to timeouts.py."""
+
 
 def build(source: Path, folder: Path, *, tests: bool) -> tuple[Path, Path]:
     """Both packages of the project in ``source``."""
@@ -46,7 +56,7 @@ def copy_of_the_project(folder: Path, version: str) -> Path:
 
 
 def refusing(deb: Path, folder: Path, version: str) -> Path:
-    """``deb`` as ``version``, in which timeouts.idle is not available any more."""
+    """``deb`` as ``version``, which refuses timeouts.idle: 80s."""
     tree = folder / "refusing"
     subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
     control = tree / "DEBIAN/control"
@@ -56,7 +66,7 @@ def refusing(deb: Path, folder: Path, version: str) -> Path:
     (site,) = (tree / "opt/charon/lib").glob("python3.*/site-packages/charon")
     for name, before, after in (
         ("__init__.py", r'__version__ = ".*"', f'__version__ = "{version}"'),
-        ("config/availability.py", r"^NOT_YET: Final = \(", 'NOT_YET: Final = (\n    Later("timeouts.idle"),'),
+        ("config/schema/timeouts.py", r"\Z", REFUSAL),
     ):
         file = site / name
         text, count = re.subn(before, after, file.read_text(), flags=re.MULTILINE)

@@ -65,4 +65,4 @@ def test_a_service_that_comes_back_has_another_row(shared: Shared, plain: Settin
     shared.assign({"a": found["a"]}, plain, {})
     after = shared.assign(found, plain, {})
     assert rows(after["b"]) == {"10.0.0.2:80": 2}
-    assert list(shared.status()) == ["a", "b"]
+    assert list(shared.status(None, ())) == ["a", "b"]

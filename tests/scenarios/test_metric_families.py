@@ -28,6 +28,9 @@ ELSEWHERE = {
     Metric.AUTHORIZATION_DENIED: "tests/scenarios/test_tls_inbound.py",
     Metric.CERTIFICATE_NOT_AFTER: "tests/scenarios/test_certificates.py",
     Metric.CERTIFICATE_FAILURES: "tests/identity/test_keeper.py",
+    # Takes a collector.
+    Metric.TRACE_SPANS_EXPORTED: "tests/scenarios/test_tracing.py",
+    Metric.TRACE_SPANS_DROPPED: "tests/scenarios/test_tracing.py",
     # Takes rules in the kernel.
     Metric.INTERCEPTED: "tests/scenarios/test_interception.py",
     Metric.INTERCEPT_ACTIVE: "tests/scenarios/test_interception.py",

@@ -19,6 +19,9 @@ REGISTRY = re.findall(r"```yaml\n(# registry\.yaml\n.*?)```", README, re.DOTALL)
 CONFIGS = re.findall(r"```yaml\n# config\.yaml\n(.*?)```", README, re.DOTALL)
 CONFIGS += re.findall(r"cat > (?:config|tcp)\.yaml <<'END'\n(.*?)END\n", README, re.DOTALL)
 
+UNDECLARED = {"deprecated"}
+"""What a dependency imports and does not ask for, so that Charon has to."""
+
 
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -52,7 +55,7 @@ def imported(folder: str) -> set[str]:
 def test_what_the_code_imports_is_what_it_requires() -> None:
     direct, indirect = pinned("requirements.txt")
     assert imported("charon") <= direct | indirect, "imported, but not in requirements.txt"
-    assert direct <= imported("charon"), "in requirements.txt, but nothing imports it"
+    assert direct - UNDECLARED <= imported("charon"), "in requirements.txt, but nothing imports it"
 
 
 @pytest.mark.parametrize("path", ["requirements.txt", "requirements-dev.txt"])
@@ -82,7 +85,7 @@ def test_every_configuration_in_the_readme_is_valid(tmp_path: Path, config: str)
 
 
 def test_the_readme_has_all_its_configurations() -> None:
-    assert len(CONFIGS) == 9
+    assert len(CONFIGS) == 11
 
 
 def test_every_file_the_readme_links_to_exists() -> None:

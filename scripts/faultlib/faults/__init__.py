@@ -8,6 +8,7 @@ from scripts.faultlib.faults import (  # noqa: F401, I001 - in the order of the 
     failing_upstream,
     retry_load,
     client_aborts,
+    collector,
     rate_limit,
     registry,
     reloads,
@@ -21,4 +22,5 @@ from scripts.faultlib.faults import (  # noqa: F401, I001 - in the order of the 
     tls_stall,
     totals,
     log_stuck,
+    interception,
 )
