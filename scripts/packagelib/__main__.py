@@ -61,6 +61,7 @@ def play(table: Table, steps: Steps) -> None:
         ("logrotate under load", steps.rotate),
         ("kill -9", steps.killed),
         ("restart under load", steps.restart),
+        ("replace under load", steps.replace),
         ("boot", steps.reboot),
         ("certificates", steps.certificates),
         ("interception", steps.intercept),

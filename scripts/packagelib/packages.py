@@ -11,7 +11,8 @@ from pathlib import Path
 
 from scripts.packagelib.machine import PROJECT
 
-REFUSAL = """
+REFUSAL = """\
+class Timeouts(Section):
     @__import__("pydantic").field_validator("idle")
     @classmethod
     def _refuse(cls, value: object) -> object:
@@ -19,7 +20,7 @@ REFUSAL = """
             raise ValueError("80s is not possible in this version")
         return value
 """
-"""What the refusing version adds to timeouts.py."""
+"""What the refusing version has in timeouts.py for the first line of the class."""
 
 
 def build(source: Path, folder: Path, *, tests: bool) -> tuple[Path, Path]:
@@ -66,7 +67,7 @@ def refusing(deb: Path, folder: Path, version: str) -> Path:
     (site,) = (tree / "opt/charon/lib").glob("python3.*/site-packages/charon")
     for name, before, after in (
         ("__init__.py", r'__version__ = ".*"', f'__version__ = "{version}"'),
-        ("config/schema/timeouts.py", r"\Z", REFUSAL),
+        ("config/schema/timeouts.py", r"^class Timeouts\(Section\):\n", REFUSAL),
     ):
         file = site / name
         text, count = re.subn(before, after, file.read_text(), flags=re.MULTILINE)

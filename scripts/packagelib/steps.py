@@ -91,7 +91,7 @@ class Steps:
         middle = sorted(times)[2]
         expect(self.answers(), "no answer")
         self.manual.play(self.machine, "Start and stop", 0)
-        self.manual.play(self.machine, "Start and stop", 2)
+        self.manual.play(self.machine, "Start and stop", 3)
         expect(middle <= READY_BAR, f"{middle:.2f} s until ready; at most {READY_BAR:g}")
         return f"{middle:.2f} s until ready with one worker ({min(times):.2f} to {max(times):.2f})"
 
@@ -157,6 +157,14 @@ class Steps:
         refused = [failure for failure in load.failures if "refused" in failure.lower()]
         expect(refused == [], f"{len(refused)} connections refused")
         return f"2 restarts: {load.verdict()}"
+
+    def replace(self) -> str:
+        before = self.pid()
+        with Load(self.machine, seconds=8) as load:
+            load.at(2)
+            self.manual.play(self.machine, "Start and stop", 2)
+        expect(self.pid() not in (0, before), "the same process")
+        return load.verdict()
 
     def reboot(self) -> str:
         self.run("journalctl --rotate")
