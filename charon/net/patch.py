@@ -2,11 +2,15 @@
 
 ``os.close`` is put back: gevent's closes pipes and sockets only when the loop next runs, in case someone still polls
 them. Here only streams are polled, they stop before they close, and whoever closes a descriptor means now.
+
+No other package has a say in how a process of Charon's is patched: gevent would look for such in the metadata of all
+that are installed, at every step, which takes longer than the patching.
 """
 
 import os
 
-from gevent import monkey
+from gevent import events, monkey
 
+events.notify_and_call_entry_points = events.notify  # type: ignore[attr-defined] # gevent's stubs are empty here
 monkey.patch_all()
 os.close = monkey.get_original("os", "close")
