@@ -44,8 +44,8 @@ class WorkerSlot:
     """Keeps one worker running until :meth:`drain`.
 
     ``sockets`` gives what the slot listens on, ``spans`` is the descriptor that workers hand spans over through.
-    ``on_absence`` is told True when the slot will be without a worker for longer than a start takes, and False when it
-    has one again. ``state`` is what the worker has last said of itself.
+    ``on_absence`` is told True when the slot has lost its worker, and False when it has
+    one again. ``state`` is what the worker has last said of itself.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class WorkerSlot:
         self.deaths = 0
         self.state: dict[str, Any] = {}
         self.absent = False
+        self.crash_loop = False
         self._slots = slots
         self._logging = logging
         self._sockets = sockets
@@ -103,7 +104,7 @@ class WorkerSlot:
             "slot": self.slot,
             "pid": self.pid,
             "ready": self.ready.is_set(),
-            "crash_loop": self.absent,
+            "crash_loop": self.crash_loop,
             "generation": self.generation,
             "deaths": self.deaths,
             **self.state,
@@ -192,10 +193,10 @@ class WorkerSlot:
                 break
             self.deaths += 1
             self._totals.worker_replaced()
+            self.absent = True
+            self._on_absence(self.slot, True)
             wait = self._backoff()
-            if wait and not self.absent:
-                self.absent = True
-                self._on_absence(self.slot, True)
+            self.crash_loop = wait > 0
             if wait:
                 self._events.error(Event.WORKER_CRASH_LOOP, worker=self.slot, deaths=self.deaths, next_start_in=wait)
             gevent.sleep(wait)
@@ -314,6 +315,7 @@ class WorkerSlot:
         elif kind == "ready":
             self.ready.set()
             self._events.info(Event.WORKER_STARTED, worker=self.slot, pid=self.pid)
+            self.crash_loop = False
             if self.absent:
                 self.absent = False
                 self._on_absence(self.slot, False)

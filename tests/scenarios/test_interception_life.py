@@ -21,6 +21,8 @@ from tests.harness.charon import CharonProcess
 from tests.harness.namespaces import Host, need_interception, two_hosts
 from tests.harness.waiting import alive, eventually
 
+pytestmark = pytest.mark.slow
+
 CONFIG: dict[str, Any] = {
     "workers": 1,
     "listeners": [
