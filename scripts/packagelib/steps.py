@@ -77,7 +77,7 @@ class Steps:
         size = int(self.run("dpkg-query -W -f '${Installed-Size}' charon")) / 1024
         used = int(self.run("du -sk /opt/charon | cut -f1")) / 1024
         expect(size <= INSTALLED_BAR, f"{size:.1f} MB installed; at most {INSTALLED_BAR:g}")
-        return f"{took:.1f} s; {size:.1f} MB installed ({used:.1f} MB in blocks of this disk, with the version's folder)"
+        return f"{took:.1f} s; {size:.1f} MB installed ({used:.1f} MB in blocks of this disk)"
 
     def start(self) -> str:
         """With one worker, five times; the middle one counts."""
