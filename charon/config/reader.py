@@ -1,4 +1,4 @@
-"""Reading a configuration in a process of its own: ``python -m charon.config.reader FILE`` and the call that runs it.
+"""Reading a configuration in a process of its own: ``python -m charon.config.reader FILE`` and the calls that run it.
 
 What comes back is pickled. It comes from our own program, started by us, and holds nothing but values.
 """
@@ -15,16 +15,28 @@ from charon.base.errors import ConfigError, StartError
 from charon.config.settings import Settings
 
 
+class Reader:
+    """Reads and checks ``path``, beside what its maker does meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        command = [sys.executable, "-P", "-m", "charon.config.reader", str(path)]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)  # noqa: S603 - ourselves
+
+    def settings(self) -> Settings:
+        """What was read. Raises ConfigError with every mistake, StartError when reading itself failed."""
+        output, _ = self._process.communicate()
+        if self._process.returncode != 0:
+            code = self._process.returncode
+            raise StartError(f"reading the configuration failed with exit code {code}; its own words are above")
+        result: Settings | list[str] = pickle.loads(output)  # noqa: S301 - from our own program
+        if isinstance(result, Settings):
+            return result
+        raise ConfigError(result)
+
+
 def read_settings(path: Path) -> Settings:
-    """Read and check ``path``. Raises ConfigError with every mistake, StartError when reading itself fails."""
-    command = [sys.executable, "-P", "-m", "charon.config.reader", str(path)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)  # noqa: S603 - ourselves
-    if done.returncode != 0:
-        raise StartError(f"reading the configuration failed with exit code {done.returncode}; its own words are above")
-    result: Settings | list[str] = pickle.loads(done.stdout)  # noqa: S301 - from our own program
-    if isinstance(result, Settings):
-        return result
-    raise ConfigError(result)
+    """Read and check ``path``. Raises as :meth:`Reader.settings`."""
+    return Reader(path).settings()
 
 
 def main() -> None:

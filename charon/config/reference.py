@@ -54,7 +54,7 @@ def json_schema() -> dict[str, Any]:
     return head | {key: value for key, value in schema.items() if key != "title"}
 
 
-def _ordered(block: type[Section]) -> list[tuple[str, FieldInfo]]:
+def ordered(block: type[Section]) -> list[tuple[str, FieldInfo]]:
     fields = block.model_fields
     if block is Root:
         names = [*FIRST, *(name for name in fields if name not in FIRST)]
@@ -131,7 +131,7 @@ def _own_title(metadata: tuple[Any, ...]) -> str | None:
 def config_yaml() -> str:
     """The commented configuration: prose behind ``##``, settings behind ``# ``."""
     lines = [*_prose(CONFIG_HEAD, ""), *_prose(RELOAD, "")]
-    for name, field in _ordered(Root):
+    for name, field in ordered(Root):
         lines += ["", *_setting((name,), field, "", ACTIVE)]
     return "\n".join(lines) + "\n"
 
@@ -156,7 +156,7 @@ def _setting(path: KeyPath, field: FieldInfo, indent: str, active: dict[str, str
         return
     mark = indent if indent.startswith("#") else "# "
     found = below(field.annotation)
-    if found is not None and _repeated(path):
+    if found is not None and repeated(path):
         yield f"{indent}## {name}: as at the top level"
         return
     if path in ALTERNATIVES:
@@ -172,7 +172,7 @@ def _setting(path: KeyPath, field: FieldInfo, indent: str, active: dict[str, str
     below_path = (*path, EVERYWHERE) if many else path
     here = mark + ("    " if many else "  ")
     start = len(mark) + 2 if many and get_origin(field.annotation) is tuple else None
-    for key, below_field in _ordered(inner):
+    for key, below_field in ordered(inner):
         for line in _setting((*below_path, key), below_field, here, {}):
             if start is not None and not line[len(here) :].startswith("##"):
                 line = line[:start] + "- " + line[start + 2 :]
@@ -195,7 +195,7 @@ def configuration_md() -> str:
     """The manual of config.yaml and registry.yaml."""
     parts = [MANUAL_HEAD, RELOAD, "## Top level", _table((), Root)]
     for path, block in blocks():
-        if path and not _repeated(path):
+        if path and not repeated(path):
             shown = ".".join(path).replace(f".{EVERYWHERE}", "[]" if path[0] != "services" else ".NAME")
             parts += [f"## {shown}", inspect.cleandoc(block.__doc__ or ""), _table(path, block)]
             if block is Listener:
@@ -205,7 +205,7 @@ def configuration_md() -> str:
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _repeated(path: KeyPath) -> bool:
+def repeated(path: KeyPath) -> bool:
     """Is this a block that a listener or a service has in common with the top level?"""
     if len(path) <= 2 or path[0] == "routes":
         return False
@@ -214,7 +214,7 @@ def _repeated(path: KeyPath) -> bool:
 
 def _table(path: KeyPath, block: type[Section]) -> str:
     lines = ["| key | meaning | value | default | effect |", "| --- | --- | --- | --- | --- |"]
-    for name, field in _ordered(block):
+    for name, field in ordered(block):
         default = "must be given" if field.is_required() else default_text(field)
         shown = f"`{default}`" if default and not field.is_required() else default
         cells = [f"`{name}`", field.description or "", kind(field), shown, applies(field)]

@@ -21,6 +21,10 @@ from charon.net.tasks import spawn
 READY_SECONDS: Final = 60.0
 """How long the new program may take until it serves."""
 
+LAUNCHER: Final = "CHARON_LAUNCHER"
+"""Names the program that starts the version of Charon to be used next, where that may be in another folder than this
+one (packages have it so); without it the new program is started as this one was."""
+
 
 class Successor:
     """The new program, from its start until this one has ended."""
@@ -30,7 +34,9 @@ class Successor:
         self._channel, theirs = Channel.pair()
         with theirs:
             fd = theirs.fileno()
-            command = [sys.executable, "-P", "-m", "charon", "run", "--config", config]
+            launcher = os.environ.get(LAUNCHER)
+            program = [launcher] if launcher else [sys.executable, "-P", "-m", "charon"]
+            command = [*program, "run", "--config", config]
             env = {**os.environ, **environment, HANDOVER: str(fd)}
             self._process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL, env=env)  # noqa: S603
         self.pid = self._process.pid

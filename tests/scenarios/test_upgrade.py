@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tests.conftest import StartCharon
@@ -134,6 +136,22 @@ def test_a_program_that_does_not_start_changes_nothing(start_charon: StartCharon
         assert client.get().status == 200
     charon.write_config(config(http_backend.address))
     charon.upgrade()
+    with RawClient(charon.port()) as client:
+        assert client.get().status == 200
+
+
+def test_a_launcher_says_which_version_takes_over(
+    start_charon: StartCharon, http_backend: Program, tmp_path: Path
+) -> None:
+    """Where versions live side by side, the next one is not in the folder that this one runs from."""
+    launcher = tmp_path / "launcher"
+    launcher.write_text(f'#!/bin/sh\nexport LAUNCHED=yes\nexec {sys.executable} -P -m charon "$@"\n')
+    launcher.chmod(0o755)
+    charon = start_charon(config(http_backend.address), env={"CHARON_LAUNCHER": str(launcher)})
+    before = charon.pid
+    assert b"LAUNCHED=yes" not in Path(f"/proc/{before}/environ").read_bytes()
+    after = charon.upgrade()
+    assert b"LAUNCHED=yes" in Path(f"/proc/{after}/environ").read_bytes()
     with RawClient(charon.port()) as client:
         assert client.get().status == 200
 
