@@ -15,9 +15,19 @@ from scripts.benchlib.peers import PEERS
 from scripts.benchlib.procs import LOAD_CORES, PEER_CORES, BenchError, prepare
 from scripts.benchlib.runner import Result, run
 from scripts.benchlib.tls_workloads import Https, HttpsNew
-from scripts.benchlib.workloads import Http, HttpFull, HttpRecords, Memory, Options, TcpBulk, TcpMessages, Workload
+from scripts.benchlib.workloads import (
+    Http,
+    HttpFull,
+    HttpRecords,
+    HttpTraced,
+    Memory,
+    Options,
+    TcpBulk,
+    TcpMessages,
+    Workload,
+)
 
-KINDS = (Http, HttpFull, HttpRecords, Https, HttpsNew, TcpBulk, TcpMessages, Memory, Intercepted)
+KINDS = (Http, HttpFull, HttpRecords, HttpTraced, Https, HttpsNew, TcpBulk, TcpMessages, Memory, Intercepted)
 WORKLOADS: dict[str, type[Workload]] = {kind.name: kind for kind in KINDS}
 
 REFERENCES = ("envoy", "nginx")

@@ -17,7 +17,8 @@ _NOISE = 0.010
 @fault(
     "slowloris",
     setup=f"{_RATE} GET a second in an open loop; timeouts.client_header is {_HEADER:g} s, as it comes.",
-    wrong=f"2,000 connections send the head of a request, one byte every {_EVERY:g} s.",
+    wrong="2,000 connections, a thousand new ones a second, send the head of a request, "
+    f"one byte every {_EVERY:g} s.",
     passes="Each is ended within client_header and 1 s; no good request fails, and their p99 is below twice what it "
     "was before, or 10 ms.",
     short=Size(count=2000),
