@@ -29,8 +29,8 @@ class Crowd:
         self._poll = select.epoll()
         for _ in range(count):
             self._connect(port, send)
-            # The first ones need not wait for the last. Those that drip come at about a thousand a second: their slowness
-            # is on trial, not a flood of connections.
+            # The first ones need not wait for the last. Those that drip come at about a thousand a second: it is their
+            # slowness that is on trial, not a flood.
             self._wait(_PACE if every else 0)
 
     def run(self) -> None:
