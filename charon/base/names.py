@@ -118,7 +118,7 @@ class Metric:
     REGISTRY_RELOAD_TIME: Final = "charon_registry_last_reload_success_timestamp_seconds"
     WORKERS: Final = "charon_workers"
     WORKER_RESTARTS: Final = "charon_worker_restarts_total"
-    CERTIFICATE_NOT_AFTER: Final = "charon_certificate_not_after_timestamp_seconds"
+    CERTIFICATE_NOT_AFTER: Final = "charon_certificate_not_after_seconds"
     CERTIFICATE_FAILURES: Final = "charon_certificate_failures_total"
     LOG_DROPPED: Final = "charon_log_lines_dropped_total"
     TRACE_SPANS_EXPORTED: Final = "charon_trace_spans_exported_total"

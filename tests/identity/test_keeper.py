@@ -94,7 +94,7 @@ def test_certificates_are_made_told_and_renewed(world: World, source: MakeSource
     assert (issued["message"], issued["identity"]) == ("certificate_issued", "spiffe://example.org/web")
     assert issued["not_after"] == "2027-01-16T08:00:00Z"
     first = world.material()
-    assert world.metric("charon_certificate_not_after_timestamp_seconds", wanted.cert_file) == NOW + DAY
+    assert world.metric("charon_certificate_not_after_seconds", wanted.cert_file) == NOW + DAY
     assert not world.later(0.6 * DAY), "read again, and found as it was"
     assert world.told() == []
     assert world.later(0.08 * DAY)
@@ -102,7 +102,7 @@ def test_certificates_are_made_told_and_renewed(world: World, source: MakeSource
     (renewed,) = world.lines()
     assert (renewed["level"], renewed["message"]) == ("info", "certificate_renewed")
     assert renewed["why"] == "two thirds of its life are over"
-    assert world.metric("charon_certificate_not_after_timestamp_seconds", wanted.cert_file) == NOW + 1.68 * DAY
+    assert world.metric("charon_certificate_not_after_seconds", wanted.cert_file) == NOW + 1.68 * DAY
     (own, root) = world.keeper.status()
     assert (own["identity"], own["days_left"], own["source"]) == ("spiffe://example.org/web", 1, "charon")
     assert (root["kind"], root["file"], round(root["days_left"] / 365.25)) == ("authority", wanted.ca_file, 10)
@@ -226,4 +226,4 @@ def test_a_configuration_that_cannot_be_had_changes_nothing(world: World, source
     assert world.keeper.materials() == {"0": before}
     world.keeper.adopt(world.keeper.prepare({}))
     assert (world.keeper.materials(), world.keeper.status()) == ({}, [])
-    assert world.metric("charon_certificate_not_after_timestamp_seconds", wanted.cert_file) == 0, "no series is left"
+    assert world.metric("charon_certificate_not_after_seconds", wanted.cert_file) == 0, "no series is left"

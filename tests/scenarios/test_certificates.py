@@ -15,7 +15,7 @@ from tests.conftest import StartCharon
 from tests.harness.charon import CharonProcess, sample
 from tests.identity.support import openssl
 
-NOT_AFTER = "charon_certificate_not_after_timestamp_seconds"
+NOT_AFTER = "charon_certificate_not_after_seconds"
 
 
 def secure(**tls: Any) -> dict[str, Any]:
