@@ -66,7 +66,8 @@ def upstream_tls(root: Root, listeners: tuple[Listener, ...], folder: Path, mate
     """TLS towards all services."""
     public = ClientTlsSpec(PUBLIC, root.tls.min_version, system_roots=True)
     mesh = None
-    if mesh_is_used(root):
+    if mesh_is_used(root) or makes_authority(root.tls):
+        # Made along with the rest also where nothing of ours shows it: clients on this host can, and the next may.
         material = materials.name(client_source(root, listeners, folder))
         mesh = ClientTlsSpec(material, root.tls.min_version, trust_domain=trust_domain(root.tls))
     default = ServiceTls(mesh if root.tls.upstream_tls else None, public)

@@ -220,14 +220,15 @@ def test_check_tells_what_has_expired_or_soon_will(charon: Run, folder: Path, mo
         config.write_text(f"target_service_addr: localhost:1\ntls: {{enabled: true, cert_dir: {cert_dir}}}\n")
         return charon("check", *arguments)
 
-    cert = folder / "certs/server-cert.pem"
+    certs = [folder / "certs/server-cert.pem", folder / "certs/client-cert.pem"]
     assert checked("certs")[0] == 0
     code, said = checked("certs", "--cert-min-days", "61")
     assert code == 0, "one that lives for 60 days cannot be good for 61"
     real = SystemClock.wall
     for days, why in ((54, "expires in 5 days"), (61, "has expired 24 hours ago")):
         monkeypatch.setattr(SystemClock, "wall", lambda self, days=days: real(self) + days * 86_400)
-        assert checked("certs") == (1, f"{cert}: the certificate {why}\n1 mistake\n")
+        told = "".join(f"{cert}: the certificate {why}\n" for cert in certs)
+        assert checked("certs") == (1, f"{told}2 mistakes\n")
         code, said = checked("ca")
         assert code == 0 and "renewed by Charon" in said, "it is, as soon as Charon starts"
         assert checked("ca", "--cert-min-days", "7")[0] == 1

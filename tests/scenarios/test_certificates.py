@@ -64,7 +64,9 @@ def test_certificates_of_a_running_charon(start_charon: StartCharon) -> None:
     (renewed,) = charon.wait_for_events("certificate_renewed", 1, why="it is not for a.example.com")
     assert renewed["file"] == str(folder / "server-cert.pem")
     assert "a.example.com" in certificates(charon)[0]["names"]
-    assert [Path(one["file"]).name for one in certificates(charon)] == ["server-cert.pem", "ca-cert.pem"]
+    files = [Path(one["file"]).name for one in certificates(charon)]
+    assert files == ["server-cert.pem", "ca-cert.pem", "client-cert.pem"]
+    assert (folder / "client-key.pem").exists(), "all six files of the short form are there"
 
 
 @pytest.mark.parametrize(
