@@ -299,11 +299,11 @@ class ScriptedBackend:
                 return  # stopped
             connection = Connection(sock, len(self.connections))
             thread = threading.Thread(target=self._run, args=(self.script, connection), daemon=True)
-            self._threads.append(thread)
             with self._changed:
                 self.connections.append(connection)
                 self._changed.notify_all()
             thread.start()
+            self._threads.append(thread)  # only now: who forgets joins what stands here
 
     def _run(self, script: Script, connection: Connection) -> None:
         try:
