@@ -189,11 +189,17 @@ class EndpointState:
 
     def _read_breaker(self) -> Breaker:
         first = self._base + _BREAKER
-        return Breaker(*self._words[first : first + breaker.WORDS])  # type: ignore[arg-type] # whole floats do for ints
+        state, failures, changed_at, trial, trial_at, start, *counts = self._words[first : first + breaker.WORDS]
+        requests, failed, earlier_requests, earlier_failed = map(int, counts)
+        return Breaker(
+            int(state), int(failures), changed_at, int(trial), trial_at, start,
+            requests, failed, earlier_requests, earlier_failed,
+        )  # fmt: skip
 
     def _read_passive(self) -> Passive:
         first = self._base + _PASSIVE
-        return Passive(*self._words[first : first + health.PASSIVE_WORDS])  # type: ignore[arg-type] # as above
+        failures, until, ejections, since = self._words[first : first + health.PASSIVE_WORDS]
+        return Passive(int(failures), until, int(ejections), since)
 
     # -- writing, all of it under the lock ----------------------------------------------------------------------
 
