@@ -50,7 +50,7 @@ BARS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """``ratios``: one a round. ``met`` goes by their median; it is None where there are none, for the reason ``why``."""
+    """``ratios``: one a round. ``met`` goes by their median, None where there are none, for the reason ``why``."""
 
     bar: Bar
     limit: str

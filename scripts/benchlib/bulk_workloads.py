@@ -101,6 +101,7 @@ class Download1M(Bulk):
     def __init__(self, options: Options, folder: Path) -> None:
         super().__init__(options, folder)
         self._buffer = bytearray(_PIECE)
+        folder.chmod(0o711)  # nginx reads as nobody
         with open(folder / "body", "wb") as file:
             for _ in range(self.size // MB):
                 file.write(bytes(MB))

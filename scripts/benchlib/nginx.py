@@ -19,11 +19,11 @@ _NGINX_PROXY = """
   access_log LOG;
   upstream backend { server 127.0.0.1:BACKEND; keepalive 64; keepalive_requests 1000000000; keepalive_timeout 1h; }
   server {
-    listen 127.0.0.1:LISTEN TLS;
+    listen 127.0.0.1:LISTEN TLS; server_name bench.test;
     location / {
       proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      client_max_body_size 0; proxy_request_buffering off;
+      proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      client_max_body_size 0; client_body_buffer_size 256k; proxy_request_buffering off;
       proxy_buffers 16 64k; proxy_busy_buffers_size 128k; proxy_max_temp_file_size 0;
     }
   }
@@ -56,7 +56,7 @@ class Nginx(Peer):
     name = program = "nginx"
     settings = (
         "one worker, upstream keep-alive, buffered access log; bodies stream both ways (`proxy_request_buffering off`, "
-        "no temporary files, 16 buffers of 64 KiB); TCP by the stream module"
+        "256 KiB of the request and 16 times 64 KiB of the answer in memory); TCP by the stream module"
     )
     version_argv = ("nginx", "-v")
 

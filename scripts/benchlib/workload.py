@@ -79,5 +79,5 @@ def get(connection: socket.socket, request: bytes = REQUEST) -> None:
     while not answer.endswith(b"\r\n\r\n" + BODY):
         data = connection.recv(4096)
         answer += data
-        if not data or not answer.startswith(b"HTTP/1.1 200"[: len(answer)]):
+        if not data or answer[9:12] != b"200"[: len(answer[9:])]:
             raise BenchError(f"unexpected answer {answer[:60]!r}")
