@@ -47,7 +47,7 @@ class Charon(Peer):
         }
         if setup.mode == "original-destination":  # rules of its own that never match: it then marks its connections
             config["intercept"] = {"enabled": True, "outbound": {"listener": "bench", "ports": [1]}}
-        path = setup.write("config.yaml", json.dumps(config))  # JSON is YAML
+        path = setup.write("config.yaml", json.dumps(config, indent=1))  # JSON is YAML
         return [sys.executable, "-m", "charon", "run", "--config", path]
 
 

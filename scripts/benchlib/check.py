@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from scripts.benchlib.figures import Document
+from scripts.benchlib.figures import COMMON, Document
 
 ALLOWANCE = 0.05
 """Of a recorded ratio: rounds of one run hardly agree better."""
@@ -19,9 +19,12 @@ def recorded(document: Document) -> dict[str, Any]:
     """What is kept of a run: medians of all figures and of all ratios."""
     medians = {
         measured.name: {
-            peer: {key: round(median(measured.values(peer, key)), 4) for key in samples[0]}
-            for peer, samples in measured.samples.items()
-            if samples
+            peer: {
+                column.key: round(median(values), 4)
+                for column in (*measured.columns, *COMMON)
+                if (values := measured.values(peer, column.key))
+            }
+            for peer in measured.samples
         }
         for measured in document.workloads
     }

@@ -71,6 +71,11 @@ class OpenLoop:
                 sys.exit(f"no answer for {_STALLED:.0f} s")
         return latencies, late
 
+    def close(self) -> None:
+        for connection in self._sockets.values():
+            connection.close()
+        self._epoll.close()
+
     @staticmethod
     def _answer(connection: socket.socket) -> None:
         data = connection.recv(4096)

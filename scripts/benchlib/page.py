@@ -9,7 +9,7 @@ from scripts.benchlib.figures import Document, Measured, markdown_table
 
 _HEAD = """# Benchmarks
 
-Written by `scripts/bench all --write`. {place}; {versions}. {date}.
+Written by `scripts/bench all --write`, {date}: {place}; {versions}.
 
 Charon beside Envoy, nginx and HAProxy at the same work, in one run on loopback. Figures are medians of {rounds}
 interleaved rounds of {seconds} s each, with the lowest and the highest in brackets; ratios are taken round by round.
