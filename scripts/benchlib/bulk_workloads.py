@@ -37,7 +37,7 @@ class Bulk(Workload):
         Column("p99_ms", "p99 ms/body", 1),
         Column("p999_ms", "p99.9 ms/body", 1),
     )
-    overhead_s = 2.0
+    overhead_s = 1.5
 
     def carry(self, connection: socket.socket) -> None:
         """One body and what belongs to it; BenchError when it did not go well."""

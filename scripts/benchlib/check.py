@@ -5,10 +5,10 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from scripts.benchlib.figures import COMMON, Document
+from scripts.benchlib.figures import COMMON, Document, span
 
 ALLOWANCE = 0.05
-"""Of a recorded ratio: rounds of one run hardly agree better."""
+"""Of a recorded median, where its rounds agreed better than runs do."""
 
 
 class NotComparableError(Exception):
@@ -16,7 +16,7 @@ class NotComparableError(Exception):
 
 
 def recorded(document: Document) -> dict[str, Any]:
-    """What is kept of a run: medians of all figures and of all ratios."""
+    """What is kept of a run: medians of all figures, and each ratio's lowest, median and highest."""
     medians = {
         measured.name: {
             peer: {
@@ -28,7 +28,10 @@ def recorded(document: Document) -> dict[str, Any]:
         }
         for measured in document.workloads
     }
-    ratios = {key: round(median(values), 4) for key, (values, _higher) in _ratios(document).items()}
+    ratios = {
+        key: [round(value, 4) for value in (min(values), median(values), max(values))]
+        for key, (values, _higher) in _ratios(document).items()
+    }
     kept = {"date": document.date, "machine": document.machine, "versions": document.versions()}
     return {**kept, "options": document.options, "medians": medians, "ratios": ratios}
 
@@ -44,8 +47,9 @@ def _ratios(document: Document) -> dict[str, tuple[list[float], bool]]:
 
 
 def compare(document: Document, record: dict[str, Any]) -> tuple[int, list[str]]:
-    """How many ratios are in both, and a line for each that got worse: even its best round is off the recorded
-    median by more than ``ALLOWANCE``. NotComparableError when none is in both, or the work was not the same."""
+    """How many ratios are in both, and a line for each that got worse: its best round is worse than the worst one
+    recorded, and off the recorded median by more than ``ALLOWANCE``. NotComparableError when none is in both, or the
+    work was not the same."""
     if document.options["access_log"] != record["options"]["access_log"]:
         raise NotComparableError("one has the access log on, the other off")
     common = {key: found for key, found in _ratios(document).items() if key in record["ratios"]}
@@ -53,8 +57,9 @@ def compare(document: Document, record: dict[str, Any]) -> tuple[int, list[str]]
         raise NotComparableError("no ratio is in both")
     worse = []
     for key, (values, higher) in common.items():
-        before = record["ratios"][key]
+        low, middle, high = record["ratios"][key]
         best = max(values) if higher else min(values)
-        if best < before / (1 + ALLOWANCE) if higher else best > before * (1 + ALLOWANCE):
-            worse.append(f"{key}: {median(values):.2f} (best round {best:.2f}), recorded {before:.2f}")
+        margin = ALLOWANCE * abs(middle)
+        if best < min(low, middle - margin) if higher else best > max(high, middle + margin):
+            worse.append(f"{key}: {span(values, 2)}, recorded {span([low, middle, high], 2)}")
     return len(common), worse

@@ -29,7 +29,7 @@ class Latency(Http):
     name = "latency"
     text = "HTTP in open loop at 50 and 80 % of each peer's capacity, latency over that without a proxy, {log}"
     columns = _columns()
-    lengths, overhead_s = 4, 4.0
+    lengths, overhead_s = 4, 3.0
 
     def backend(self, port: int) -> Child:
         self._backend_port = port

@@ -16,7 +16,7 @@ class Memory(Workload):
         Column("kb_per_connection", "KB/connection", 2, ratio=True),
         Column("base_mb", "base MB", 1, ratio=True),
     )
-    lengths, overhead_s = 0, 12.0
+    lengths, overhead_s = 0, 15.0
 
     def measure(self, peer: Child, port: int) -> Sample:
         base = self._settled_pss(peer)

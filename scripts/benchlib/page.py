@@ -44,6 +44,8 @@ _METHOD = """## Method
 - {workers}
 - "Others on its core" is what the rest of the machine took of the peer's core while it was measured: where it is more
   than a few percent, latencies are not to be trusted.
+- "Sent late" is the share of requests in open loop that the load itself sent over a millisecond late. That is in the
+  latencies, with a proxy and without one.
 - Latency of `http-new` begins when the connection stands.
 - p99.9 of large bodies is the slowest of them where there were fewer than a thousand.
 """

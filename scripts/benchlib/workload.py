@@ -41,7 +41,7 @@ class Workload:
     references: tuple[str, ...] = ("envoy", "nginx")
     workers = "one worker"
     columns: tuple[Column, ...] = ()
-    lengths, overhead_s = 1, 3.0
+    lengths, overhead_s = 1, 2.0
 
     def __init__(self, options: Options, folder: Path) -> None:
         self.options = options if self.access_log is None else replace(options, access_log=self.access_log)

@@ -104,7 +104,7 @@ def test_a_check_fails_when_a_ratio_got_worse(
     saved(bare(charon=[12, 13, 14], envoy=[10, 10, 10]), last)
     capsys.readouterr()
     assert bench(monkeypatch, "--check") == 1
-    assert "worse: http-bare: CPU µs/request, charon ÷ envoy: 1.30 (best round 1.20), recorded 1.00" in (
+    assert "worse: http-bare: CPU µs/request, charon ÷ envoy: 1.30 (1.20–1.40), recorded 1.00 (0.90–1.10)" in (
         capsys.readouterr().out
     )
 
