@@ -19,7 +19,7 @@ from scripts.benchlib.figures import Document, text_table
 from scripts.benchlib.page import page, to_text
 from scripts.benchlib.peer import ROOT, Peer, Setup
 from scripts.benchlib.peers import PEERS
-from scripts.benchlib.procs import LOAD_CORES, PEER_CORES, ROOM, BenchError, prepare
+from scripts.benchlib.procs import LOAD_CORES, PEER_CORES, PROBLEMS, ROOM, BenchError, prepare
 from scripts.benchlib.runner import run
 from scripts.benchlib.workload import Options, Workload
 from scripts.benchlib.workloads import APART, WORKLOADS
@@ -69,13 +69,15 @@ def _understand(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
         arguments.file = Path(words.pop(0))
     elif not arguments.report:
         if unknown := [word for word in words if word not in (*WORKLOADS, "all")]:
-            parser.error(f"unknown workload {', '.join(unknown)}; known: {what_is_known()}")
+            parser.error(f"unknown workload {', '.join(unknown)}; known: {_known()}")
         every = [name for name in WORKLOADS if name not in APART]
         wanted = set(words) | (set(every) if "all" in words else set())
         arguments.kinds = [kind for name, kind in WORKLOADS.items() if name in wanted]
+        if arguments.write and "all" not in words:
+            parser.error("--write is for all: the page and the record would lose the rest")
         if arguments.kinds or arguments.check:
             return
-        parser.error(f"which workload? {what_is_known()}")
+        parser.error(f"which workload? {_known()}")
     if words:
         parser.error(f"{' '.join(words)}: a file is read alone")
     if not arguments.report and not arguments.check:
@@ -83,7 +85,7 @@ def _understand(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
     arguments.kinds = []
 
 
-def what_is_known() -> str:
+def _known() -> str:
     return ", ".join([*WORKLOADS, "all", "report"])
 
 
@@ -137,6 +139,8 @@ def _run(kinds: list[type[Workload]], names: list[str], options: Options) -> Doc
 
 
 def _write(document: Document) -> None:
+    if absent := [name for name in WORKLOADS if name not in APART and not document.workload(name)]:
+        print(f"not in this run: {', '.join(absent)}", file=sys.stderr)
     (DOCS / "benchmarks.md").write_text(page(document))
     (DOCS / "benchmarks.svg").write_text(chart(document))
     RECORD.write_text(to_text(recorded(document)))
@@ -166,10 +170,10 @@ def _work(arguments: argparse.Namespace) -> int:
             path.write_text(json.dumps(document.to_json(), indent=1) + "\n")
     else:
         document = Document.from_json(json.loads(arguments.file.read_text()))
+    if arguments.check:  # first: afterwards the record may be this run
+        good &= _check(document)
     if arguments.write or arguments.report:
         _write(document)
-    if arguments.check:
-        good &= _check(document)
     return 0 if good else 1
 
 
@@ -181,7 +185,7 @@ def main() -> int:
             # two runs at once would share the peer's core; the lock goes with the process
             fcntl.flock(os.open(Path(__file__).parent, os.O_RDONLY), fcntl.LOCK_EX)
         return _work(arguments)
-    except (BenchError, OSError) as problem:
+    except PROBLEMS as problem:
         print(f"bench: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

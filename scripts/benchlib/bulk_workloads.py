@@ -9,7 +9,7 @@ import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from scripts.benchlib.figures import Column, Sample
+from scripts.benchlib.figures import Column, Sample, percentile
 from scripts.benchlib.nginx import serving
 from scripts.benchlib.procs import LOAD_CORES, BenchError, Child
 from scripts.benchlib.workload import Options, Workload
@@ -17,11 +17,6 @@ from scripts.benchlib.workload import Options, Workload
 MB = 1_000_000
 _PIECE = 1 << 20
 _MAX_HEAD = 16384
-
-
-def percentile(ordered: list[float], percent: float) -> float:
-    """Of values in rising order: the smallest that so many are not above."""
-    return ordered[max(0, -int(-len(ordered) * percent // 100) - 1)]
 
 
 class Bulk(Workload):

@@ -144,6 +144,11 @@ class Document:
         return cls(**{**data, "workloads": [Measured.from_json(measured) for measured in data["workloads"]]})
 
 
+def percentile(ordered: list[float], percent: float) -> float:
+    """Of values in rising order: the smallest that so many are not above."""
+    return ordered[max(0, -int(-len(ordered) * percent // 100) - 1)]
+
+
 def span(values: list[float], digits: int) -> str:
     """``median (lowest–highest)``"""
     if not values:

@@ -14,7 +14,7 @@ class Http(Workload):
     text = "HTTP keep-alive, {connections} connections, 100-byte answers, {log}"
     logged = True
     scheme = "http"
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("cpu_us", "CPU µs/request", 1, ratio=True),
         Column("per_second", "requests/s", 0),
         Column("p50_ms", "p50 ms", 2),

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 from scripts.benchlib.figures import Column, Sample
 from scripts.benchlib.http_workloads import Http
@@ -50,8 +49,7 @@ class Latency(Http):
         return sample
 
     def _at(self, port: int, rate: float) -> dict[str, float]:
-        generator = Path(__file__).with_name("openloop.py")
-        argv = [sys.executable, str(generator), str(port), f"{rate:.1f}"]
+        argv = [sys.executable, "-m", "scripts.benchlib.openloop", str(port), f"{rate:.1f}"]
         said = load([*argv, str(self.options.seconds), str(2 * self.options.connections)])[0]
         try:
             figures: dict[str, float] = json.loads(said)

@@ -1,4 +1,4 @@
-"""``openloop.py PORT RATE SECONDS CONNECTIONS``: requests that are due at a constant rate, whatever the answers do.
+"""``openloop PORT RATE SECONDS CONNECTIONS``: requests that are due at a constant rate, whatever the answers do.
 
 A latency counts from the moment at which its request was due: what waits because an earlier answer is late, or
 because no connection is free, is late too. Prints one JSON object: ``p50_ms``, ``p99_ms``, ``p999_ms``, ``requests``,
@@ -14,6 +14,8 @@ import socket
 import sys
 import time
 from collections import deque
+
+from scripts.benchlib.figures import percentile
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: bench.test\r\n\r\n"
 END = b"x" * 100
@@ -98,11 +100,9 @@ def main() -> None:
     took = time.monotonic() - began
     latencies.sort()
     count = len(latencies)
-
-    def percentile_ms(percent: float) -> float:
-        return latencies[max(0, -int(-count * percent // 100) - 1)] * 1e3
-
-    figures = {"p50_ms": percentile_ms(50), "p99_ms": percentile_ms(99), "p999_ms": percentile_ms(99.9)}
+    figures = {
+        f"p{name}_ms": percentile(latencies, part) * 1e3 for name, part in (("50", 50), ("99", 99), ("999", 99.9))
+    }
     print(json.dumps({**figures, "requests": count, "per_second": count / took, "late_percent": late / count * 100}))
 
 

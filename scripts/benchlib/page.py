@@ -88,7 +88,7 @@ def _settings(document: Document) -> str:
     rows += [[name, peer["version"], peer["settings"]] for name, peer in shown.items()]
     lines += [markdown_table(rows), ""]
     lines += [f"- {name} was left out: {peer['missing']}" for name, peer in document.peers.items() if peer["missing"]]
-    lines += ["Their configurations for HTTP with an access log:", ""]
+    lines += ["Their configurations for HTTP:", ""]
     for name, peer in shown.items():
         if peer.get("configuration"):
             lines += ["<details>", f"<summary>{name}</summary>", "", "```", peer["configuration"].rstrip(), "```", ""]

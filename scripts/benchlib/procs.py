@@ -25,6 +25,10 @@ class BenchError(Exception):
     """There can be no figure; the text says why."""
 
 
+PROBLEMS = (BenchError, OSError, subprocess.SubprocessError)
+"""What costs a figure, and not the run."""
+
+
 def prepare() -> None:
     """Put this process and all load on the load cores, adopt orphans, leave cleanly on SIGTERM and SIGHUP."""
     _PRCTL(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

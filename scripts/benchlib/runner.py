@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from scripts.benchlib.figures import Measured, Sample
 from scripts.benchlib.peer import Peer, Setup
-from scripts.benchlib.procs import BenchError, free_port, peer_core_busy_seconds
+from scripts.benchlib.procs import PROBLEMS, BenchError, free_port, peer_core_busy_seconds
 from scripts.benchlib.workload import Options, Workload
 
 
@@ -28,7 +28,7 @@ def run(kind: type[Workload], peers: list[Peer], options: Options) -> Measured:
                     for peer in [*peers[shift:], *peers[:shift]]:
                         if peer.name not in measured.failed:
                             _round(workload, measured, peer, port)
-    except (BenchError, OSError) as problem:
+    except PROBLEMS as problem:
         samples.clear()
         measured.failed["*"] = str(problem)
         print(f"{kind.name}: {problem}", file=sys.stderr)
@@ -38,7 +38,7 @@ def run(kind: type[Workload], peers: list[Peer], options: Options) -> Measured:
 def _round(workload: Workload, measured: Measured, peer: Peer, backend: int) -> None:
     try:
         sample = _sample(workload, peer, backend)
-    except (BenchError, OSError) as problem:
+    except PROBLEMS as problem:
         measured.failed[peer.name] = str(problem)
         del measured.samples[peer.name]
         print(f"{peer.name}: {problem}", file=sys.stderr)

@@ -29,7 +29,7 @@ class TcpBulk(Workload):
     name = "tcp"
     text = "TCP bulk relay, {streams} stream(s) towards the client, GB = 10^9 bytes"
     mode = "tcp"
-    references = ("envoy", "nginx", "haproxy")
+    references: tuple[str, ...] = ("envoy", "nginx", "haproxy")
     columns = (Column("cpu_s_per_gb", "CPU s/GB", 3, ratio=True), Column("gb_per_second", "GB/s", 2))
 
     def backend(self, port: int) -> Child:

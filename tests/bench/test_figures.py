@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from scripts.benchlib.bulk_workloads import percentile
-from scripts.benchlib.figures import Document, markdown_table, span
+from scripts.benchlib.figures import Document, markdown_table, percentile, span
 from scripts.benchlib.http_workloads import HttpBare, HttpFull
 from tests.bench.runs import bare, document, measured, scaling
 
