@@ -23,7 +23,7 @@ class Bulk(Workload):
     """``size`` is that of one body, in bytes."""
 
     size = MB
-    logged = True
+    logged = bulk = True
     references = ("envoy", "nginx", "haproxy")
     columns = (
         Column("cpu_s_per_gb", "CPU s/GB", 3, ratio=True),

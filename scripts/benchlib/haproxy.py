@@ -10,7 +10,8 @@ class Haproxy(Peer):
 
     name = program = "haproxy"
     settings = (
-        "a master and one worker with one thread, `http-reuse always`, an access log that is written line by line"
+        "a master and one worker with one thread, `http-reuse always`, an access log that is written line by "
+        "line; buffers of 64 KiB for bulk"
     )
     version_argv = ("haproxy", "-v")
     stdout = "access.log"
@@ -29,8 +30,9 @@ class Haproxy(Peer):
         if http and setup.access_log:
             target = "log stdout len 4096 format raw daemon info"
             log = "log global\nlog-format " + self.log_format.replace('"', r"\"")
+        bulk = "tune.bufsize 65536" if setup.bulk else ""
         text = f"""
-global\nnbthread 1\nmaxconn {setup.room}\nno strict-limits\n{target}
+global\nnbthread 1\nmaxconn {setup.room}\nno strict-limits\n{bulk}\n{target}
 defaults\nmode {"http" if http else "tcp"}\ntimeout connect 5s\ntimeout client 1h\ntimeout server 1h
 frontend bench\nbind 127.0.0.1:{setup.listen} {tls}\n{"option forwardfor" if http else ""}\n{log}\ndefault_backend all
 backend all\n{"http-reuse always" if http else ""}\nserver one 127.0.0.1:{setup.backend}

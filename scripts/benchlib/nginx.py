@@ -28,7 +28,7 @@ _NGINX_PROXY = """
     }
   }
 }"""
-_NGINX_STREAM = "stream { server { listen 127.0.0.1:LISTEN; proxy_pass 127.0.0.1:BACKEND; } }"
+_NGINX_STREAM = "stream { server { listen 127.0.0.1:LISTEN; proxy_pass 127.0.0.1:BACKEND; BUFFER } }"
 _NGINX_ANSWER = 'access_log off; server { listen 127.0.0.1:LISTEN; return 200 "BODY"; } }'
 _NGINX_FILES = "access_log off; sendfile on; server { listen 127.0.0.1:LISTEN; root FOLDER; } }"
 
@@ -56,7 +56,8 @@ class Nginx(Peer):
     name = program = "nginx"
     settings = (
         "one worker, upstream keep-alive, buffered access log; bodies stream both ways (`proxy_request_buffering off`, "
-        "256 KiB of the request and 16 times 64 KiB of the answer in memory); TCP by the stream module"
+        "256 KiB of the request and 16 times 64 KiB of the answer in memory); TCP by the stream module, with buffers of "
+        "256 KiB for bulk"
     )
     version_argv = ("nginx", "-v")
 
@@ -68,7 +69,8 @@ class Nginx(Peer):
             )
         text = _NGINX + _NGINX_HTTP + _NGINX_PROXY.replace("TLS", tls)
         if setup.mode == "tcp":
-            text = f"load_module /usr/lib/nginx/modules/ngx_stream_module.so; {_NGINX} {_NGINX_STREAM}"
+            stream = _NGINX_STREAM.replace("BUFFER", "proxy_buffer_size 256k;" if setup.bulk else "")
+            text = f"load_module /usr/lib/nginx/modules/ngx_stream_module.so; {_NGINX} {stream}"
         log = f"{setup.log} json buffer=64k flush=1s" if setup.access_log else "off"
         ports = {"LISTEN": setup.listen, "BACKEND": setup.backend}
         return _nginx(setup.folder, text, WORKERS=self.workers, LOG=log, ROOM=setup.room, **ports)

@@ -26,6 +26,7 @@ class Setup:
     access_log: bool
     room: int  # as many connections must fit
     folder: Path
+    bulk: bool = False  # large bodies: those whose buffers are small by default get larger ones
 
     @property
     def http(self) -> bool:

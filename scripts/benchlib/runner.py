@@ -52,7 +52,7 @@ def _sample(workload: Workload, peer: Peer, backend: int) -> Sample:
     options = workload.options
     with TemporaryDirectory(prefix=f"{peer.name}-", dir=workload.folder) as folder:
         log = options.access_log if peer.access_log is None else peer.access_log
-        setup = Setup(workload.mode, free_port(), backend, log, options.room, Path(folder))
+        setup = Setup(workload.mode, free_port(), backend, log, options.room, Path(folder), workload.bulk)
         with peer.start(setup) as running:
             running.wait_ready(workload.probe, setup.listen)
             others, began = peer_core_busy_seconds() - running.cpu_seconds(), time.monotonic()

@@ -27,6 +27,7 @@ class TcpBulk(Workload):
     """Bulk through the TCP proxy: the sender only calls sendfile, the receiver only recv."""
 
     name = "tcp"
+    bulk = True
     text = "TCP bulk relay, {streams} stream(s) towards the client, GB = 10^9 bytes"
     mode = "tcp"
     references: tuple[str, ...] = ("envoy", "nginx", "haproxy")

@@ -28,14 +28,15 @@ class Options:
 
 
 class Workload:
-    """``logged``: every unit of work is a line of the access log. ``access_log`` is None where the command line
-    decides. ``peers``: those it applies to. ``references``: those that the others are compared with. A sample takes
-    ``lengths`` times the seconds of a measurement, and ``overhead_s`` besides."""
+    """``logged``: every unit of work is a line of the access log. ``bulk``: it is about bytes, not messages.
+    ``access_log`` is None where the command line decides. ``peers``: those it applies to. ``references``: those that the
+    others are compared with. A sample takes ``lengths`` times the seconds of a measurement, and ``overhead_s`` besides."""
 
     name = ""
     text = ""
     mode = "http"
     logged = False
+    bulk = False
     access_log: bool | None = None
     peers: tuple[str, ...] = ("charon", "envoy", "nginx", "haproxy")
     references: tuple[str, ...] = ("envoy", "nginx")
