@@ -56,8 +56,8 @@ class Nginx(Peer):
     name = program = "nginx"
     settings = (
         "one worker, upstream keep-alive, buffered access log; bodies stream both ways (`proxy_request_buffering off`, "
-        "256 KiB of the request and 16 times 64 KiB of the answer in memory); TCP by the stream module, with buffers of "
-        "256 KiB for bulk"
+        "256 KiB of the request and 16 times 64 KiB of the answer in memory); TCP by the stream module, with "
+        "buffers of 256 KiB for bulk"
     )
     version_argv = ("nginx", "-v")
 

@@ -29,8 +29,9 @@ class Options:
 
 class Workload:
     """``logged``: every unit of work is a line of the access log. ``bulk``: it is about bytes, not messages.
-    ``access_log`` is None where the command line decides. ``peers``: those it applies to. ``references``: those that the
-    others are compared with. A sample takes ``lengths`` times the seconds of a measurement, and ``overhead_s`` besides."""
+    ``access_log`` is None where the command line decides. ``peers``: those it applies to. ``references``: those that
+    the others are compared with. A sample takes ``lengths`` times the seconds of a measurement, and ``overhead_s``
+    besides."""
 
     name = ""
     text = ""
