@@ -11,8 +11,9 @@ import pytest
 from gevent import Greenlet, socket
 
 from charon.base.errors import CLIENT_ABORT, IDLE_TIMEOUT, UPSTREAM_RESET
-from charon.net import relay as module
-from charon.net.relay import PIPE_SIZE, Relay, RelayEnded
+from charon.net import flow as module
+from charon.net.flow import PIPE_SIZE
+from charon.net.relay import Relay, RelayEnded
 from charon.net.stream import Stream
 from charon.net.tasks import names, spawn
 from tests.net.support import Wires, read_all, reset, until
