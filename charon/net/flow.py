@@ -1,6 +1,6 @@
 """Bytes on their way from one stream to another, in whatever way costs least.
 
-They are copied by recv and send. When reads keep filling the buffer the flow changes over to ``splice`` through a pipe
+They are copied by recv and send. When reads keep bringing much the flow changes over to ``splice`` through a pipe
 (splice(2)), which moves bulk data without bringing it into this process, and back when it gets small. Where one side is
 TLS, copies it stays.
 Trust: hands on whatever the source sends; nothing here looks at it.
@@ -9,7 +9,8 @@ Trust: hands on whatever the source sends; nothing here looks at it.
 from __future__ import annotations
 
 import os
-from fcntl import F_SETPIPE_SZ, fcntl
+import resource
+from fcntl import F_GETPIPE_SZ, F_SETPIPE_SZ, fcntl
 from typing import Final
 
 from charon.net.stream import READ_SIZE, Stream
@@ -18,21 +19,58 @@ PIPE_SIZE: Final = 1 << 20
 """Bytes a pipe is asked to hold, and the most that one move takes."""
 
 _SPARE_PIPES: Final = 16
-_FULL_READS_TO_SPLICE: Final = 4
+_LARGE: Final = READ_SIZE // 4
+"""Bytes of a read, or of a move, from which it is bulk: a splice then costs less than a copy."""
+
+_LARGE_READS_TO_SPLICE: Final = 4
 _SMALL_MOVES_TO_COPY: Final = 16
 _MOVES_IN_A_ROW: Final = 8
 _FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
-_spare: list[tuple[int, int]] = []
+
+class Pipes:
+    """The pipes of this process: ``spare`` ones, all of them empty, and how many are ``open`` with those in use."""
+
+    __slots__ = ("open", "spare")
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.spare: list[tuple[int, int]] = []
+
+    def borrow(self) -> tuple[int, int] | None:
+        """An empty pipe; None where there is none to be had, and bytes are to be copied."""
+        if self.spare:
+            return self.spare.pop()
+        # Connections come first: pipes have at most an eighth of the descriptors.
+        if self.open >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 16:
+            return None
+        try:
+            pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None  # no descriptors are left
+        self.open += 1
+        try:
+            fcntl(pipe[1], F_SETPIPE_SZ, PIPE_SIZE)
+        except OSError:  # over the user's share of pipe memory (pipe(7)): what it has may do, in smaller steps
+            if fcntl(pipe[1], F_GETPIPE_SZ) < READ_SIZE:
+                self._close(pipe)
+                return None
+        return pipe
+
+    def give_back(self, pipe: tuple[int, int], held: int) -> None:
+        """Take ``pipe`` back. Only one that is empty may serve another pair; one that has ``held`` bytes is closed."""
+        if held or len(self.spare) >= _SPARE_PIPES:
+            self._close(pipe)
+        else:
+            self.spare.append(pipe)
+
+    def _close(self, pipe: tuple[int, int]) -> None:
+        self.open -= 1
+        os.close(pipe[0])
+        os.close(pipe[1])
 
 
-def _new_pipe() -> tuple[int, int]:
-    pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        fcntl(pipe[1], F_SETPIPE_SZ, PIPE_SIZE)
-    except OSError:
-        pass  # over the user's share of pipe memory (pipe(7)): the default size works as well, in smaller steps
-    return pipe
+pipes: Final = Pipes()
 
 
 class Flow:
@@ -44,14 +82,16 @@ class Flow:
     __slots__ = ("_pipe", "_splices", "_streak", "_turns", "held", "source", "target")
 
     def __init__(self, source: Stream, target: Stream, *, bulk: bool = False) -> None:
-        """``bulk``: much is known to come, so that the first read that fills the buffer is enough to change over."""
+        """``bulk``: much is known to come, so that it begins with a pipe."""
         self.source = source
         self.target = target
         self.held = 0
         self._splices = source.splices and target.splices
         self._pipe: tuple[int, int] | None = None
-        self._streak = _FULL_READS_TO_SPLICE - 1 if bulk else 0
+        self._streak = 0
         self._turns = 0
+        if bulk:
+            self._borrow_pipe()
 
     def take(self, patience: float, most: int = PIPE_SIZE) -> bytes | int:
         """At most ``most`` bytes, as soon as there are any: themselves, or how many went into the pipe. ``b""`` or 0 at
@@ -66,11 +106,11 @@ class Flow:
             data = self.source.read(patience, size)
         else:  # after a part-filled read nothing more is there yet: wait first
             data = self.source.read_later(patience, size)
-        if len(data) < READ_SIZE:
+        if len(data) < _LARGE:
             self._streak = 0
         else:
             self._streak += 1
-            if self._streak == _FULL_READS_TO_SPLICE and self._splices:
+            if self._streak == _LARGE_READS_TO_SPLICE:
                 self._borrow_pipe()
         return data
 
@@ -88,14 +128,8 @@ class Flow:
     def close(self) -> None:
         """Give the pipe back, if there is one. The streams stay as they are."""
         pipe, self._pipe = self._pipe, None
-        if pipe is None:
-            return
-        # Only a pipe known to be empty may serve another pair; one left in the middle of a move is closed.
-        if not self.held and len(_spare) < _SPARE_PIPES:
-            _spare.append(pipe)
-        else:
-            os.close(pipe[0])
-            os.close(pipe[1])
+        if pipe is not None:
+            pipes.give_back(pipe, self.held)
 
     def _fill(self, pipe: tuple[int, int], patience: float, most: int) -> int:
         source = self.source
@@ -113,7 +147,7 @@ class Flow:
         if self._turns == _MOVES_IN_A_ROW:
             self._turns = 0
             source.give_way()
-        if count < READ_SIZE:
+        if count < _LARGE:
             self._streak -= 1
         else:
             self._streak = _SMALL_MOVES_TO_COPY
@@ -134,8 +168,7 @@ class Flow:
             self._streak = 0
 
     def _borrow_pipe(self) -> None:
-        try:
-            self._pipe = _spare.pop() if _spare else _new_pipe()
-        except OSError:
-            return  # no descriptors left for a pipe: go on copying, and do not ask again in this run of full reads
-        self._streak = _SMALL_MOVES_TO_COPY
+        if self._splices:
+            self._pipe = pipes.borrow()  # where there is none it is not asked for again in this run of large reads
+        if self._pipe is not None:
+            self._streak = _SMALL_MOVES_TO_COPY

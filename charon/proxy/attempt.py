@@ -432,7 +432,7 @@ class Attempt:
         """Send ``out``, the head, and the body as it comes, each piece when the client has taken the one before."""
         self.connection.passes_on = reader.stream
         piece = self._next(reader, buffered=True)
-        flow = None if chunked else reader.flow_to(self.client)
+        may_flow = not chunked
         while True:
             if chunked:
                 out += encode_chunk(piece) + (encode_last(reader.trailers) if reader.done else b"")
@@ -445,9 +445,12 @@ class Attempt:
                 self._to_client(out)
             if reader.done:
                 return
-            if flow is not None:
-                self._flow_on(reader, flow)
-                return
+            if may_flow:
+                may_flow = False  # what is left only gets less
+                flow = reader.flow_to(self.client)
+                if flow is not None:
+                    self._flow_on(reader, flow)
+                    return
             out = b""
             piece = self._next(reader)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Final
 
 from charon.base.errors import Reason
-from charon.net.flow import PIPE_SIZE, Flow
+from charon.net.flow import Flow
 from charon.net.stream import READ_SIZE, Stream
 from charon.wire.chunked import ChunkedDecoder
 from charon.wire.messages import CHUNKED, UNTIL_CLOSE, HeadLimits
 
 _BULK: Final = 1 << 18
-"""Bytes of a body that are still to come from which on the way for bulk is worth its beginning."""
+"""Bytes still to come of a body for which a way for bulk is made."""
 
 
 class BodyTruncated(Exception):
@@ -64,8 +64,8 @@ class BodyReader:
         return b""
 
     def flow_to(self, target: Stream) -> Flow | None:
-        """The way for the rest of the body, for :meth:`take`; None where it would gain nothing: a body of chunks, a
-        small one, or one side that is TLS.
+        """The way for the rest of the body, for :meth:`take`, to be closed at its end; None where it would gain
+        nothing: a body of chunks, a small one, or one side that is TLS.
         """
         if self._decoder is not None or self._buffer or 0 <= self._left < _BULK:
             return None
@@ -75,18 +75,16 @@ class BodyReader:
 
     def take(self, flow: Flow, patience: float) -> bytes | int:
         """As :meth:`next`, for ``flow`` to give. What follows the body is left where it is."""
-        if self._left == UNTIL_CLOSE:
-            taken = flow.take(patience)
-        else:
-            taken = flow.take(patience, min(self._left, PIPE_SIZE))
+        left = self._left
+        taken = flow.take(patience) if left == UNTIL_CLOSE else flow.take(patience, left)
         count = taken if isinstance(taken, int) else len(taken)
         if not count:
             self._ended()
             return b""
         self.size += count
-        if self._left != UNTIL_CLOSE:
-            self._left -= count
-            self.done = not self._left
+        if left != UNTIL_CLOSE:
+            self._left = left - count
+            self.done = count == left
         return taken
 
     def buffered(self) -> bytes:

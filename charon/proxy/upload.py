@@ -25,7 +25,7 @@ from charon.wire.chunked import encode_chunk, encode_last
 
 
 class Upload:
-    """Copies what is left of ``body`` to ``upstream``.
+    """Copies what is left of ``body`` to ``upstream``, a large rest that is not kept on the way for bulk.
 
     ``done`` says that all of it was sent; the wait for the response head then gets ``patience`` seconds from that
     moment on. ``kept`` holds what was taken from the client, as it was sent, while it is at most ``keep`` bytes: so
@@ -38,8 +38,8 @@ class Upload:
     """
 
     __slots__ = (
-        "_body", "_chunked", "_flow", "_flows", "_idle", "_keep", "_limit", "_patience", "_rate", "_stall", "_taken", "_task", "_waited",
-        "done", "kept", "upstream",
+        "_body", "_chunked", "_flow", "_flows", "_idle", "_keep", "_limit", "_patience", "_rate", "_stall", "_taken",
+        "_task", "_waited", "done", "kept", "upstream",
     )  # fmt: skip
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Large bodies of known length, which the kernel moves: byte-exact, never a byte too many, and broken where they break."""
+"""Large bodies of known length, which the kernel moves: byte-exact, not a byte too many, and broken if they break."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import StartCharon
 from tests.harness import PATIENCE
-from tests.harness.backends import Connection, Script, ScriptedBackend, http_response
+from tests.harness.backends import Connection, Script, ScriptedBackend, http_response, refused_address
 from tests.harness.charon import CharonProcess, descriptors
 from tests.harness.client import Broken, RawClient
 
@@ -24,20 +24,20 @@ PART = 8_000_000
 
 @pytest.fixture(scope="module")
 def charon(start_shared_charon: StartCharon, shared_backend: ScriptedBackend) -> CharonProcess:
-    def listener(name: str, **timeouts: str) -> dict[str, object]:
-        return {"name": name, "address": "127.0.0.1:0", "timeouts": timeouts}
+    def listener(name: str, service: str = "app", **timeouts: str) -> dict[str, object]:
+        return {"name": name, "address": "127.0.0.1:0", "target_service_name": service, "timeouts": timeouts}
 
     return start_shared_charon(
         {
-            "target_service_name": "app",
             "listeners": [
                 listener("web"),
+                listener("refused", "refused"),
                 listener("idle", idle="300ms"),
                 listener("deadline", request="500ms"),
                 listener("client-body", client_body="300ms"),
             ],
         },
-        {"app": shared_backend.address},
+        {"app": shared_backend.address, "refused": refused_address()},
     )
 
 
@@ -73,8 +73,8 @@ def test_pipelined_downloads_are_byte_exact_and_go_through_a_pipe(
     charon: CharonProcess, client: RawClient, backend: ScriptedBackend
 ) -> None:
     """They share one connection on either side, so that a byte too many would be the next answer's."""
-    backend.script = answering_in_turn(http_response(200, BODY), http_response(200, OTHER), http_response(200, b"small"))
-    before, mark = pipes(charon), charon.mark("deadline")
+    backend.script = answering_in_turn(*[http_response(200, body) for body in (BODY, OTHER, b"small")])
+    before, mark = pipes(charon), charon.mark("refused")
     client.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(3)))
     bodies = [client.read_response().body for _ in range(3)]
     assert [digest(body) for body in bodies] == [digest(BODY), digest(OTHER), digest(b"small")]
@@ -82,14 +82,14 @@ def test_pipelined_downloads_are_byte_exact_and_go_through_a_pipe(
     assert len(backend.connections) == 1
     for number, body in enumerate(bodies):
         line = charon.wait_for_event("http_request", since=mark, path=f"/{number}")
-        assert line["bytes_out"] == len(body)
+        assert line["size_bytes"] == len(body)
 
 
 def test_what_follows_an_upload_is_the_next_request(
     charon: CharonProcess, client: RawClient, backend: ScriptedBackend
 ) -> None:
     backend.serve(lambda request: http_response(200, digest(request.body).encode()))
-    mark = charon.mark("deadline")
+    mark = charon.mark("refused")
     for path, body in (("/one", BODY), ("/two", OTHER), ("/three", b"")):
         client.send(f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     assert [client.read_response().body.decode() for _ in range(3)] == [digest(BODY), digest(OTHER), digest(b"")]
@@ -134,7 +134,7 @@ def test_a_large_answer_that_breaks_off_is_broken_for_the_client(
             connection.reset()
 
     backend.script = script
-    mark = charon.mark("deadline")
+    mark = charon.mark("refused")
     client.send(f"GET /broken HTTP/1.{'1' if framing == 'length' else '0'}\r\nHost: a\r\n\r\n")
     with pytest.raises(Broken) as broken:
         client.read_response()
@@ -142,7 +142,7 @@ def test_a_large_answer_that_breaks_off_is_broken_for_the_client(
     if framing == "length":
         assert len(broken.value.partial) == PART, "what has come is passed on"
     line = charon.wait_for_event("http_request", since=mark, path="/broken")
-    assert (line["status"], line["reason"], line["bytes_out"] <= PART) == (200, "upstream_truncated", True)
+    assert (line["status"], line["reason"], line["size_bytes"] <= PART) == (200, "upstream_truncated", True)
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -160,7 +160,7 @@ def test_a_client_that_leaves_a_large_answer_leaves_no_byte_of_it_to_others(
             left.set()
 
     backend.script = script
-    mark = charon.mark("deadline")
+    mark = charon.mark("refused")
     client = RawClient(charon.port("web"), receive_buffer=65_536)
     client.request("GET /left")
     client.read_head()
@@ -168,7 +168,7 @@ def test_a_client_that_leaves_a_large_answer_leaves_no_byte_of_it_to_others(
     client.close() if how == "close" else client.reset()
     wait(left)
     line = charon.wait_for_event("http_request", since=mark, path="/left")
-    assert line["reason"] == "client_abort" and PART <= line["bytes_out"] < len(BODY)
+    assert line["reason"] == "client_abort" and PART <= line["size_bytes"] < len(BODY)
     backend.script = answering_in_turn(http_response(200, OTHER))
     with RawClient(charon.port("web")) as other:
         assert digest(other.get().body) == digest(OTHER)
@@ -186,7 +186,7 @@ def test_a_client_that_breaks_off_a_large_upload_breaks_the_request(
         ended.set()
 
     backend.script = script
-    mark = charon.mark("deadline")
+    mark = charon.mark("refused")
     client = RawClient(charon.port("web"))
     client.send(f"POST /broken HTTP/1.1\r\nHost: a\r\nContent-Length: {len(BODY)}\r\n\r\n")
     client.send(BODY[:PART])
@@ -207,7 +207,7 @@ def test_a_large_answer_that_stalls_is_broken(
         connection.wait_for_end()
 
     backend.script = script
-    mark = charon.mark(listener)
+    mark = charon.mark("refused")
     with RawClient(charon.port(listener)) as client:
         client.request("GET /stalls")
         with pytest.raises(Broken) as broken:
@@ -216,9 +216,7 @@ def test_a_large_answer_that_stalls_is_broken(
     assert charon.wait_for_event("http_request", since=mark, path="/stalls")["reason"] == reason
 
 
-def test_a_client_that_takes_no_more_of_a_large_answer_is_left(
-    charon: CharonProcess, backend: ScriptedBackend
-) -> None:
+def test_a_client_that_takes_no_more_of_a_large_answer_is_left(charon: CharonProcess, backend: ScriptedBackend) -> None:
     left = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -229,7 +227,7 @@ def test_a_client_that_takes_no_more_of_a_large_answer_is_left(
             left.set()
 
     backend.script = script
-    mark = charon.mark("idle")
+    mark = charon.mark("refused")
     with RawClient(charon.port("idle"), receive_buffer=4096) as client:
         client.request("GET /untaken")
         client.read_head()
