@@ -114,12 +114,26 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
             _ip("netns", "add", host.name)
             stack.callback(_ip, "netns", "del", host.name)
             _ip("-n", host.name, "link", "set", "lo", "up")
-        _ip("link", "add", "cable", "netns", left.name, "type", "veth", "peer", "name", "cable", "netns", right.name)
-        for host in (left, right):
-            _ip("-n", host.name, "addr", "add", f"{host.ip}/24", "dev", "cable")
-            _ip("-n", host.name, "addr", "add", f"{host.ip6}/64", "dev", "cable", "nodad")
-            _ip("-n", host.name, "link", "set", "cable", "up")
+        _join(left, right)
         yield left, right
+
+
+def reboot(host: Host, other: Host) -> None:
+    """``host``, which has a cable to ``other``, with a kernel that knows nothing any more. What runs there has to be
+    ended before; sockets that are left over are of the world before."""
+    _ip("-n", host.name, "link", "del", "cable")
+    _ip("netns", "del", host.name)
+    _ip("netns", "add", host.name)
+    _ip("-n", host.name, "link", "set", "lo", "up")
+    _join(host, other)
+
+
+def _join(left: Host, right: Host) -> None:
+    _ip("link", "add", "cable", "netns", left.name, "type", "veth", "peer", "name", "cable", "netns", right.name)
+    for host in (left, right):
+        _ip("-n", host.name, "addr", "add", f"{host.ip}/24", "dev", "cable")
+        _ip("-n", host.name, "addr", "add", f"{host.ip6}/64", "dev", "cable", "nodad")
+        _ip("-n", host.name, "link", "set", "cable", "up")
 
 
 def _ip(*arguments: str) -> None:
