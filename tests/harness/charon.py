@@ -130,6 +130,7 @@ class CharonProcess:
     def start(self, *, wait: bool = True) -> None:
         """Run ``charon run``; with ``wait``, until it serves."""
         self._socket_folder.mkdir(exist_ok=True)
+        since = len(self.log_lines())  # it may have run before
         running.append(self)
         command = [*self._prefix, sys.executable, "-m", "charon", *self._command, "--config", str(self.config_path)]
         fds = [fd for _, fd in self._sockets]
@@ -152,7 +153,7 @@ class CharonProcess:
         self._reader.start()
         if wait:
             try:
-                self.wait_for_event("charon_proxy_started")
+                self.wait_for_event("charon_proxy_started", since=since)
             except BaseException:
                 self.end()
                 raise

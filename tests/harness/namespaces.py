@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from tests.harness import PATIENCE
 T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
+_numbers = itertools.count(1)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 available = os.geteuid() == 0 and shutil.which("ip") is not None
@@ -106,7 +108,7 @@ def _enter(namespace: int) -> None:
 @contextmanager
 def two_hosts() -> Iterator[tuple[Host, Host]]:
     """Two hosts, ``a`` and ``b``, and a cable between them; gone at the end of the block."""
-    own = os.getpid()
+    own = f"{os.getpid()}-{next(_numbers)}"
     left = Host(f"charon-test-{own}-a", "10.77.0.1", "fd77::1")
     right = Host(f"charon-test-{own}-b", "10.77.0.2", "fd77::2")
     with ExitStack() as stack:

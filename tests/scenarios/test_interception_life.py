@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 CONFIG: dict[str, Any] = {
     "workers": 1,
+    "drain_timeout": "30s",
     "listeners": [
         {"name": "out", "address": ":15001", "protocol": "auto", "original_destination": True},
         {"name": "in", "address": ":15006", "protocol": "auto", "original_destination": True},

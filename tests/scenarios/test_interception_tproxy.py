@@ -29,6 +29,7 @@ INBOUND: dict[str, Any] = {
 }
 CONFIG: dict[str, Any] = {
     "workers": 2,
+    "drain_timeout": "30s",
     "registry_file": "registry.yaml",
     "listeners": [
         {
