@@ -11,7 +11,7 @@ from gevent import Greenlet
 from gevent.lock import Semaphore
 
 from charon.base.errors import StartError
-from charon.base.names import Event, Metric
+from charon.base.names import Event, Intercepted, Metric
 from charon.config.interception import InterceptSpec
 from charon.config.settings import Settings
 from charon.intercept import kernel, routing, rules
@@ -177,7 +177,8 @@ class Interceptor:
         spec = self._spec
         if spec is None:
             return None
-        connections: dict[str, dict[str, int]] = {}
+        directions = {"outbound": spec.outbound, "inbound": spec.inbound}
+        connections = {name: dict.fromkeys(Intercepted.ALL, 0) for name, wanted in directions.items() if wanted}
         for (direction, result), count in self._totals.series(Metric.INTERCEPTED).items():
             connections.setdefault(direction, {})[result] = int(count)
         return {

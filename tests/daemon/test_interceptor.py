@@ -53,6 +53,9 @@ def test_rules_are_in_force_at_once_where_anybody_serves_and_not_where_nobody_do
         serving = 1
         interceptor.up()
         assert in_force() and interceptor.show()["difference"] is None
+        shown = interceptor.status()
+        assert shown is not None
+        assert shown["connections"] == {"outbound": {"carried": 0, "passthrough": 0, "refused": 0}}
         interceptor.follow(settings(None))
         interceptor.release(handed_on=False)
         interceptor.stop()
