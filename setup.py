@@ -13,8 +13,8 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 
-# What is compiled: what a request or a relayed byte goes through. Not: exceptions of the system's kind, which mypyc does
-# not make, and what changes gevent.
+# What is compiled: what a request or a relayed byte goes through. Not: exceptions of the system's kind, which mypyc
+# cannot make, and what changes gevent.
 COMPILED = ("wire", "policy", "shared", "net", "proxy")
 COMPILED_TELEMETRY = ("access_log", "events", "ledger", "metrics", "sink", "spans", "targets", "text", "tracing")
 INTERPRETED = ("tls_failures.py", "patch.py")

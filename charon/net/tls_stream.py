@@ -342,7 +342,8 @@ class TlsStream(Stream):
         """Many records, taken out of the buffer one by one."""
         pieces = []
         while data:
-            data = data[self._ssl.write(data) :]
+            taken = self._ssl.write(data)
+            data = data[taken:]
             pieces.append(self._out.read())
         return b"".join(pieces)
 
@@ -354,7 +355,8 @@ class TlsStream(Stream):
                 rest = memoryview(self._rest or self._out.read())
                 while rest:
                     try:
-                        rest = rest[self._send(rest) :]
+                        taken = self._send(rest)
+                        rest = rest[taken:]
                     except BlockingIOError:
                         self._rest = bytes(rest)
                         self.write_ready(patience)
@@ -372,7 +374,8 @@ class TlsStream(Stream):
         if not out:
             return
         try:
-            self._rest = out[self._send(out) :]
+            taken = self._send(out)
+            self._rest = out[taken:]
         except BlockingIOError:
             self._rest = out
         except OSError:

@@ -189,17 +189,11 @@ class EndpointState:
 
     def _read_breaker(self) -> Breaker:
         first = self._base + _BREAKER
-        state, failures, changed_at, trial, trial_at, start, *counts = self._words[first : first + breaker.WORDS]
-        requests, failed, earlier_requests, earlier_failed = map(int, counts)
-        return Breaker(
-            int(state), int(failures), changed_at, int(trial), trial_at, start,
-            requests, failed, earlier_requests, earlier_failed,
-        )  # fmt: skip
+        return breaker.of_words(self._words[first : first + breaker.WORDS])
 
     def _read_passive(self) -> Passive:
         first = self._base + _PASSIVE
-        failures, until, ejections, since = self._words[first : first + health.PASSIVE_WORDS]
-        return Passive(int(failures), until, int(ejections), since)
+        return health.of_words(self._words[first : first + health.PASSIVE_WORDS])
 
     # -- writing, all of it under the lock ----------------------------------------------------------------------
 
