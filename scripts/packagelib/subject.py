@@ -83,5 +83,5 @@ class Subject:
     def crash(self) -> float:
         """Kill the main process; returns the seconds until another one serves."""
         before = self.pid()
-        self.run(f"kill -KILL {before}")
+        self.run(f"systemctl reset-failed charon; kill -KILL {before}")
         return until(lambda: self.pid() not in (0, before) and self.answers(), PATIENCE, "serving again")
