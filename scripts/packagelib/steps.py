@@ -22,8 +22,8 @@ def within(bar: float, measure: Callable[[], float]) -> str:
     times: list[float] = []
     while len(times) < 5 or (min(times) > bar and len(times) < MOST):
         times.append(measure())
-    middle = sorted(times)[len(times) // 2]
-    words = f"{min(times):.2f} s, at most {bar:g} (of {len(times)} times; {middle:.2f} the middle, {max(times):.2f} the most)"
+    middle, worst = sorted(times)[len(times) // 2], max(times)
+    words = f"{min(times):.2f} s, at most {bar:g} ({len(times)} times, the middle {middle:.2f}, the worst {worst:.2f})"
     expect(min(times) <= bar, words)
     return words
 
