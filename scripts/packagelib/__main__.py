@@ -37,7 +37,7 @@ class Table:
         print(f"==> {title}", flush=True)
         try:
             verdict, words = "passed", step()
-        except (CommandFailed, subprocess.CalledProcessError) as error:
+        except (CommandFailed, CannotBoot, subprocess.SubprocessError) as error:
             verdict, self.failed = "FAILED", True
             words = str(error) + str(getattr(error, "output", "") or "") + str(getattr(error, "stderr", "") or "")
         self.rows.append((title, verdict, monotonic() - began, words))
@@ -93,11 +93,12 @@ def main() -> int:
     machine = Machine(scratch / "root", Path(os.environ["CHARON_PACKAGE_ROOT_TAR"]))
     try:
         try:
-            table.check("the root boots", lambda: f"in {machine.boot():.1f} s")
+            took = machine.boot()
         except CannotBoot as error:
             untested = "THE PACKAGES WERE NOT TESTED (built, installed, upgraded, removed)"
             print(f"\n*** {untested}: systemd-nspawn cannot boot a root here: {error} ***\n")
             return 1 if os.environ.get("CHARON_PACKAGES_TEST") == "required" else 0
+        table.check("the root boots", lambda: f"in {took:.1f} s")
         return _with(machine, table, scratch, arguments.packages)
     finally:
         if arguments.keep:

@@ -37,7 +37,7 @@ class Manual:
         self._said.update(self._blocks[title][block].splitlines())
         return self._blocks[title][block]
 
-    def play(self, machine: Machine, title: str, block: int = 0, *, check: bool = True, seconds: float = 120) -> str:
+    def play(self, machine: Machine, title: str, block: int = 0, *, check: bool = True, seconds: float = 300) -> str:
         """Run a block of the section ``title`` as it stands there. Returns what it printed."""
         return machine.run(self.block(title, block), check=check, seconds=seconds)
 
