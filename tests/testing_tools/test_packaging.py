@@ -131,7 +131,7 @@ def test_every_section_of_the_operations_manual_is_in_the_slow_test() -> None:
 def test_commands_in_blocks_and_in_sentences_count_until_they_are_run(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "# Page\n\n## Use\n\nThe user `charon`; `charon drain` ends, `systemctl stop charon` too, see `/etc/charon`.\n\n"
+        "# Page\n\n## Use\n\nThe user `charon`; `charon drain` ends, `systemctl stop charon` too, see `/etc`.\n\n"
         "```sh\ncharon drain\n```\n\n```yaml\nkey: `charon check`\n```\n\n## Other\n\n```bash\ntrue\n```\n"
     )
     manual = Manual(page)
