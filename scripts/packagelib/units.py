@@ -40,16 +40,23 @@ class Units(Subject):
         self.manual.play(self.machine, "Start and stop", 3)
         said = self.run("systemd-analyze verify --man=no app.service charon.service charon-intercept.service")
         expect(not re.search(r"app|charon", said), said)
-        self.run("systemctl stop charon")
-        self.run("systemctl start app")
-        expect(self.run("systemctl is-active charon").strip() == "active", "Charon was not started with it")
-        self.run("systemctl stop charon app")
-        journal = self.journal()
-        expect('"path":"/at-start"' in journal and '"path":"/at-stop"' in journal, "a request did not come through")
-        failed = self.run("systemctl show -p Result --value app").strip()
-        expect(failed == "success", f"the application ended with {failed}")
-        self.run("systemctl start charon")
-        self.run("rm -r /etc/systemd/system/app.service*; systemctl daemon-reload")
+        # Both stop with it, as they do with a machine: two names after `systemctl stop` are two stops.
+        self.run("cd /etc/systemd/system && mkdir -p charon.service.d app.service.d")
+        self.machine.write("/etc/systemd/system/both.target", "[Unit]\nDescription=Both\n")
+        for unit in ("charon", "app"):
+            self.machine.write(f"/etc/systemd/system/{unit}.service.d/both.conf", "[Unit]\nPartOf=both.target\n")
+        try:
+            self.run("systemctl daemon-reload; systemctl start both.target; systemctl stop charon; systemctl start app")
+            expect(self.answers(), "Charon was not started with the application")
+            self.run("systemctl stop both.target")
+            expect(not self.machine.succeeds("systemctl is-active charon"), "Charon was not stopped")
+            journal = self.journal()
+            expect('"path":"/at-start"' in journal and '"path":"/at-stop"' in journal, "a request did not come through")
+            result = self.run("systemctl show -p Result --value app").strip()
+            expect(result == "success", f"the application ended with {result}")
+        finally:
+            self.run("rm -rf /etc/systemd/system/app.service* /etc/systemd/system/{both.target,*.service.d/both.conf}")
+            self.run("systemctl daemon-reload; systemctl start charon")
         return "units verified; the application's first and last request came through"
 
     def reboot(self) -> str:
@@ -85,7 +92,7 @@ class Units(Subject):
             took = self._crash_for_good()
         finally:
             self.run("systemctl disable --now charon-intercept", check=False)
-            self.run("rm -rf /etc/systemd/system/charon.service.d /run/systemd/system/charon.service.d")
+            self.run("rm -rf /etc/systemd/system/charon.service.d")
             self.run("systemctl daemon-reload")
             self.configure()
             self.run("systemctl reset-failed; systemctl restart charon")
@@ -99,8 +106,8 @@ class Units(Subject):
 
     def _crash_for_good(self) -> float:
         """Kill a Charon that systemd does not start again; returns the seconds until the kernel has no rule of it."""
-        self.run("mkdir -p /run/systemd/system/charon.service.d")
-        self.machine.write("/run/systemd/system/charon.service.d/once.conf", "[Service]\nRestart=no\n")
+        self.run("mkdir -p /etc/systemd/system/charon.service.d")
+        self.machine.write("/etc/systemd/system/charon.service.d/once.conf", "[Service]\nRestart=no\n")
         self.run(f"systemctl daemon-reload; kill -KILL {self.pid()}")
         took = until(lambda: "charon" not in self.run("nft list ruleset"), PATIENCE, "no rules after the crash")
         until(lambda: not self.machine.succeeds("systemctl is-active charon-intercept"), PATIENCE, "its unit has ended")
