@@ -72,7 +72,7 @@ class Machine(RuleBasedStateMachine):
         with (
             mock.patch.object(module, "ROWS", ENDPOINT_ROWS),
             mock.patch.object(module, "SERVICE_ROWS", SERVICE_ROWS),
-            mock.patch.object(module.SharedTable, "create", lambda slots: TABLE),
+            mock.patch.object(module.SharedTable, "create", return_value=TABLE),
         ):
             self.shared = Shared(2, Totals(), EVENTS)
         self.registry = Registry()

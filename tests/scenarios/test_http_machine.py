@@ -1,4 +1,4 @@
-"""The connection loop in any order of events: whatever pieces requests come in, each is answered once and in its turn."""
+"""The connection loop in any order of events: in whatever pieces requests come, each is answered once, in its turn."""
 
 from __future__ import annotations
 

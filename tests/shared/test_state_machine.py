@@ -1,4 +1,4 @@
-"""The state of endpoints while workers come and go: one trial each, none lost with its worker, each change told once."""
+"""The state of endpoints while workers come and go: one trial each, none lost with a worker, each change told once."""
 
 from __future__ import annotations
 
