@@ -21,8 +21,8 @@ from scripts.fuzzlib.session import Result, Session
 from scripts.fuzzlib.target import TARGETS, Target
 
 FINDINGS = ROOT / ".run/fuzz"
-GRACE = 60.0
-"""Seconds beyond its time after which a run hangs, which is a finding too."""
+GRACE = 300.0
+"""Seconds beyond its time after which a run hangs, which is a finding too; a busy machine takes long to begin one."""
 
 
 def _arguments() -> argparse.Namespace:

@@ -42,7 +42,7 @@ class Session:
         self._target = target
         self._check = target.check
         self._inputs = inputs
-        self._began = perf_counter()
+        self._began = self._now = perf_counter()
         self._ends = self._began + seconds
         self._suspect = 0.0
         self._known: set[Hashable] = set()
@@ -55,7 +55,8 @@ class Session:
         except Exception as error:  # noqa: BLE001 - any exception is what is looked for
             self._found(data, error)
             kind = None
-        if perf_counter() - began > self._suspect:
+        self._now = now = perf_counter()
+        if now - began > self._suspect:
             self._measure(data)
         self.result.inputs += 1
         return kind
@@ -63,11 +64,10 @@ class Session:
     def over(self) -> bool:
         """Whether the run has come to its end."""
         result = self.result
-        if result.inputs & 63 and result.inputs < self._inputs:
+        if result.inputs < self._inputs and self._now < self._ends and len(result.findings) < MOST_FINDINGS:
             return False
-        now = perf_counter()
-        result.seconds = now - self._began
-        return result.inputs >= self._inputs or now >= self._ends or len(result.findings) >= MOST_FINDINGS
+        result.seconds = self._now - self._began
+        return True
 
     def _found(self, data: bytes, error: Exception) -> None:
         frames = traceback.extract_tb(error.__traceback__)
