@@ -133,7 +133,8 @@ def main() -> int:
         for target, result in zip(chosen, pool.map(lambda each: play(each, arguments, guided), chosen), strict=True):
             results[target.name] = result
             _keep(target, result)
-            print(f"{target.name}: {len(result.findings)} findings", file=sys.stderr, flush=True)
+            told = f"{result.inputs:,} inputs, {len(result.findings)} findings"
+            print(f"{target.name}: {told} ({result.seconds:.0f} s)", file=sys.stderr, flush=True)
     print(table(results, guided))
     return 1 if any(result.findings for result in results.values()) else 0
 
