@@ -3,6 +3,7 @@
 #
 #   use_environment run|dev          makes it if need be; afterwards PYTHON is its interpreter
 #   use_compiled_environment         the same for one beside it, with Charon installed as the packages have it: compiled
+#   want_tools NAME                  adds what requirements-NAME.txt lists to it; returns 1 where that cannot be had
 #   want_programs NAME:PACKAGE ...   installs missing programs (root on Debian); returns 1 where it may not
 #
 # It lives in .venv, or where CHARON_VENV says. A stamp inside it holds a hash of everything it was made from, so the
@@ -153,4 +154,14 @@ use_compiled_environment() {
         rm -rf "$scratch"
         printf '%s\n' "$want" >"$stamp"
     fi
+}
+
+# Tools that not everybody needs, or that there are not for every Python. After use_environment.
+want_tools() {
+    local file=$ROOT/requirements-$1.txt stamp=$VENV/.made-from-$1 want
+    want=$(sha256sum "$file")
+    [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && return 0
+    say "installing $(basename "$file")"
+    PIP_DISABLE_PIP_VERSION_CHECK=1 shown "$PYTHON" -m pip install --progress-bar off -r "$file" || return 1
+    printf '%s\n' "$want" >"$stamp"
 }
