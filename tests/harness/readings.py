@@ -31,7 +31,8 @@ class Seen:
 @dataclass(frozen=True)
 class Manner:
     """A careless way of reading. ``line_end`` is what ends a line; with ``folds`` an indented line goes on with the one
-    before. Field names lose what is in ``dirt`` at their ends, and ``_`` is read as ``-`` with ``underscores``.
+    before. Field names lose what is in ``dirt`` at their ends (nothing that a name may hold: with an apostrophe it is
+    another field, for everybody), and ``_`` is read as ``-`` with ``underscores``.
 
     With both a coding and a length, the coding counts where ``coding_wins``. Of several lengths the first counts, or
     the last (``last_length``), and of that the digits at its beginning. Chunk sizes are cut to ``size_bits``.
@@ -53,7 +54,7 @@ MANNERS = (
     Manner("length first, folds dropped", coding_wins=False, folds=False),
     Manner("last length, _ is -", last_length=True, underscores=True, coding_wins=False),
     Manner("any control byte ends a line", line_end=rb"\r\n|[\r\n\v\f\x1c-\x1e]", any_chunked=False),
-    Manner("sizes of 32 bits", size_bits=32, dirt=b" \t\r\v\f\0\"';,"),
+    Manner("sizes of 32 bits", size_bits=32, dirt=b" \t\r\v\f\0\";,()"),
 )
 
 _NUMBER = re.compile(rb"\s*[+-]?(0x)?([0-9]+)")
