@@ -50,6 +50,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, required=True, metavar="N", help="length of the run")
     parser.add_argument("--rate", type=float, metavar="R", help="requests a second (default: 60 %% of capacity)")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the picture there (SVG)")
+    parser.add_argument("--calm", action="store_true", help="nothing goes wrong: load alone, and none of it may fail")
     arguments = parser.parse_args()
     for name in ("minutes", "rate"):
         if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
@@ -117,7 +118,12 @@ def _run(stage: Stage, arguments: argparse.Namespace) -> tuple[list[Sample], lis
     taken: list[Sample] = []
     streams = _streams(trouble, rate, arguments.minutes * 60)
     load = stage.load(*streams, keep="failures")
-    play(trouble, arguments.minutes * 60, lambda: taken.extend(samples(trouble.charon, monotonic() - began)))
+    play(
+        trouble,
+        arguments.minutes * 60,
+        lambda: taken.extend(samples(trouble.charon, monotonic() - began)),
+        arguments.calm,
+    )
     trouble.calm()
     _judge_answers(stage, trouble, load, streams)
     after = _quiet(trouble, before)

@@ -199,8 +199,8 @@ class Trouble:
         reload(self.charon, self._config())
 
 
-def play(trouble: Trouble, seconds: float, sample: Callable[[], None]) -> None:
-    """Let things go wrong for so long, by their own clocks, and take samples."""
+def play(trouble: Trouble, seconds: float, sample: Callable[[], None], calm: bool = False) -> None:
+    """Let things go wrong for so long, by their own clocks (``calm``: nothing does), and take samples."""
     began = monotonic()
     every: list[tuple[float, int, float, Callable[[], Any]]] = [
         (first, number, period, action)
@@ -215,6 +215,7 @@ def play(trouble: Trouble, seconds: float, sample: Callable[[], None]) -> None:
                 (6.0, 25.0, trouble.crowd),
             )
         )
+        if action is sample or not calm
     ]
     heapify(every)
     number = len(every)
