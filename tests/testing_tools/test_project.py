@@ -56,7 +56,8 @@ def test_the_lock_holds_what_is_pinned_and_a_hash_for_each() -> None:
     """`scripts/lock` writes it anew."""
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     entries = re.findall(r"^([^\s#=]+)==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", lock, re.MULTILINE)
-    pins = re.findall(r"^([^\s#=-][^\s=]*)==(\S+)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    pins = re.findall(r"^([^\s#=-][^\s=]*)==(\S+)", text, re.MULTILINE)
     assert {(canonical(name), version) for name, version, _ in entries} == {(canonical(name), v) for name, v in pins}
     assert len(re.findall("^[^ #]", lock, re.MULTILINE)) == len(entries), "each has its hashes"
 
