@@ -8,9 +8,11 @@ import os
 import subprocess
 from pathlib import Path
 
-from scripts.benchlib.peers import MARK
+from scripts.benchlib.figures import Sample
+from scripts.benchlib.peer import MARK
 from scripts.benchlib.procs import BenchError, Child
-from scripts.benchlib.workloads import Options, Sample, TcpBulk
+from scripts.benchlib.tcp_workloads import TcpBulk
+from scripts.benchlib.workload import Options
 
 _CLONE_NEWNET = 0x40000000
 
@@ -33,6 +35,7 @@ class Intercepted(TcpBulk):
     text = "TCP bulk relay of redirected connections, {streams} stream(s) towards the client, GB = 10^9 bytes"
     mode = "original-destination"
     peers = ("charon", "envoy")
+    references = ("envoy",)
 
     def __init__(self, options: Options, folder: Path) -> None:
         super().__init__(options, folder)

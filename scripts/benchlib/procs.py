@@ -15,12 +15,18 @@ _PRCTL = ctypes.CDLL(None).prctl
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 CORES = sorted(os.sched_getaffinity(0))
+ROOM = len(CORES) >= 4
+"""Whether the load has cores of its own beside a peer with two workers."""
 PEER_CORES = CORES[:1]
-LOAD_CORES = CORES[1:] or CORES
+LOAD_CORES = CORES[2 if ROOM else 1 :] or CORES
 
 
 class BenchError(Exception):
     """There can be no figure; the text says why."""
+
+
+PROBLEMS = (BenchError, OSError, subprocess.SubprocessError)
+"""What costs a figure, and not the run."""
 
 
 def prepare() -> None:
@@ -29,8 +35,40 @@ def prepare() -> None:
     os.sched_setaffinity(0, LOAD_CORES)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    signal.signal(signal.SIGINT, _interrupted)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda caught, _frame: sys.exit(128 + caught))
+
+
+def _interrupted(_number: int, _frame: object) -> None:
+    """The first Ctrl-C ends the benchmark; a second one does not disturb the ending of what it started."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def load(*argvs: list[str]) -> list[str]:
+    """Run programs that make load, side by side; what each printed, errors included. BenchError when one is not
+    installed or failed. Whatever happens, none is left."""
+    running: list[subprocess.Popen[str]] = []
+    try:
+        for argv in argvs:
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            running.append(subprocess.Popen(argv, preexec_fn=_end_with_us, **pipes))  # type: ignore[call-overload]
+        said = [program.communicate()[0] for program in running]
+    except FileNotFoundError as missing:
+        raise BenchError(f"{missing.filename} is not installed") from missing
+    finally:
+        for program in running:
+            program.kill()
+            program.wait()
+    for argv, program, words in zip(argvs, running, said, strict=True):
+        if program.returncode:
+            raise BenchError(f"{Path(argv[0]).name} ended with {program.returncode}: {words.strip()[-200:]}")
+    return said
+
+
+def _end_with_us() -> None:
+    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def free_port() -> int:

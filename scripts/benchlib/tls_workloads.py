@@ -1,15 +1,16 @@
-"""Work under TLS: one certificate for all peers, TLS 1.3, no client certificates."""
+"""Work under TLS: one certificate for all peers, TLS 1.2 or 1.3, no client certificates."""
 
 import re
 import socket
 import ssl
-import subprocess
 import time
 from pathlib import Path
 
-from scripts.benchlib.peers import Certificate
-from scripts.benchlib.procs import BenchError, Child
-from scripts.benchlib.workloads import Column, Http, Options, Sample, get
+from scripts.benchlib.figures import Column, Sample
+from scripts.benchlib.http_workloads import Http
+from scripts.benchlib.peer import Certificate
+from scripts.benchlib.procs import BenchError, Child, load
+from scripts.benchlib.workload import REQUEST, Options, get
 
 CLIENTS = 8
 """Processes that make one connection after the other."""
@@ -21,8 +22,8 @@ class Https(Http):
     name = "https"
     text = "HTTPS keep-alive, {connections} connections, 100-byte answers, {log}"
     mode = "https"
-    peers = ("charon", "nginx")
     scheme = "https"
+    request = REQUEST
 
     def __init__(self, options: Options, folder: Path) -> None:
         super().__init__(options, folder)
@@ -36,7 +37,7 @@ class Https(Http):
         with socket.create_connection(("127.0.0.1", port), timeout=2) as plain:
             try:
                 with context.wrap_socket(plain) as connection:
-                    get(connection)
+                    get(connection, self.request)
             except ssl.SSLError as error:
                 raise BenchError(str(error)) from error
 
@@ -50,6 +51,7 @@ class HttpsNew(Https):
 
     name = "https-new"
     text = f"HTTPS, a new connection for each request, none resumed, {CLIENTS} clients" + ", {log}"
+    request = b"GET / HTTP/1.0\r\n\r\n"  # as openssl asks
     columns = (Column("cpu_us", "CPU µs/connection", 1, ratio=True), Column("per_second", "connections/s", 0))
 
     def measure(self, peer: Child, port: int) -> Sample:
@@ -68,13 +70,10 @@ class HttpsNew(Https):
     def _connect(port: int, seconds: int) -> int:
         """How many connections there were."""
         argv = ["openssl", "s_time", "-connect", f"127.0.0.1:{port}", "-new", "-www", "/", "-time", str(seconds)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        clients = [subprocess.Popen(argv, **pipes) for _ in range(CLIENTS)]  # type: ignore[call-overload]
         total = 0
-        for client in clients:
-            said = client.communicate()[0]
+        for said in load(*[argv] * CLIENTS):
             found = re.search(r"(\d+) connections in \d+ real seconds, (\d+) bytes", said)
-            if client.returncode or found is None or int(found[2]) < len("HTTP/1.1 200 OK"):
+            if found is None or int(found[2]) < len("HTTP/1.1 200 OK"):
                 raise BenchError(f"openssl s_time: {said.strip()[-200:]}")
             total += int(found[1])
         return total
