@@ -96,13 +96,13 @@ def _percentile(counts: dict[str, int], percent: float) -> float:
 
 
 def _calibrate(stage: Stage, trouble: Trouble) -> float:
-    """The highest rate at which every answer is right and nearly all are fast; found by steps of a third."""
-    carried, rate = 0.0, 100.0
+    """The highest rate at which every answer is right and nearly all are fast; found by steps of a half."""
+    carried, rate = 0.0, 25.0
     while rate < 20_000:
         found = stage.load(*_streams(trouble, rate, _STEP_SECONDS, f"-at-{rate:.0f}"), keep="failures").result()
         if found["answers"] or _share_below(found["milliseconds"], _FAST) < 0.98:
             break
-        carried, rate = rate, rate * 4 / 3
+        carried, rate = rate, rate * 1.5
     if not carried:
         raise StageError(f"not even {rate:g} requests a second are carried: {found['answers'][:3]}")
     print(f"capacity about {carried:.0f} requests a second", file=sys.stderr)
