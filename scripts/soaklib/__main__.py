@@ -111,9 +111,9 @@ def _calibrate(stage: Stage, trouble: Trouble) -> float:
 
 def _run(stage: Stage, arguments: argparse.Namespace) -> tuple[list[Sample], list[tuple[float, str]]]:
     trouble = Trouble(stage)
+    before = Holdings(trouble.charon)  # nothing has been asked of it yet
     rate = arguments.rate or _SHARE * _calibrate(stage, trouble)
     stage.tell("rate", f"{rate:.0f} requests a second")
-    before = _quiet(trouble, None)
     began = monotonic()
     taken: list[Sample] = []
     streams = _streams(trouble, rate, arguments.minutes * 60)
@@ -132,15 +132,13 @@ def _run(stage: Stage, arguments: argparse.Namespace) -> tuple[list[Sample], lis
     return taken, [(moment - began, what) for moment, what in trouble.history.marks]
 
 
-def _quiet(trouble: Trouble, before: Holdings | None) -> Holdings:
-    """What all processes hold when nothing is under way; with ``before``, once it is no more than that."""
+def _quiet(trouble: Trouble, before: Holdings) -> Holdings:
+    """What all processes hold when nothing is under way, once it is no more than ``before``."""
 
     def busy() -> float:
         return total(trouble.charon.metrics(), "charon_http_requests_in_flight")
 
     eventually(busy, lambda count: not count, _SETTLES)
-    if before is None:
-        return eventually(lambda: Holdings(trouble.charon), lambda _: False, 25)  # pools run out
     return eventually(
         lambda: Holdings(trouble.charon),
         lambda now: now.files <= before.files and now.greenlets <= before.greenlets,
