@@ -163,7 +163,8 @@ def difference(wanted: str, listed: str | None) -> str | None:
 
 def in_force(listed: str) -> bool:
     """Whether the rules in a listing of the table redirect anything now: they were kept alive, or need not be."""
-    return "set alive" not in listed or re.search(r"elements = \{ tcp ", listed) is not None
+    # nft writes the protocol's number where there is no /etc/protocols.
+    return "set alive" not in listed or re.search(r"elements = \{ (?:tcp|6) ", listed) is not None
 
 
 def _is_rule(line: str) -> bool:

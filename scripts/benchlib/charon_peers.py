@@ -12,7 +12,7 @@ class Charon(Peer):
     """What protects upstreams is off, as the others come without it."""
 
     name = program = "charon"
-    settings = "compiled, as packaged; one worker and its supervisor; no breaker, health checks, passive health or retries"
+    settings = "compiled, as packaged; one worker and its supervisor; no breaker, probes, passive health or retries"
     version_argv = (sys.executable, "-P", "-m", "charon", "version")
     protection: ClassVar[dict[str, Any]] = {
         "circuit_breaker": {"enabled": False},

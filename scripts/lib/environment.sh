@@ -3,6 +3,7 @@
 #
 #   use_environment run|dev          makes it if need be; afterwards PYTHON is its interpreter
 #   use_compiled_environment         the same for one beside it, with Charon installed as the packages have it: compiled
+#   want_tools NAME                  adds what requirements-NAME.txt lists to it; returns 1 where that cannot be had
 #   want_programs NAME:PACKAGE ...   installs missing programs (root on Debian); returns 1 where it may not
 #
 # It lives in .venv, or where CHARON_VENV says. A stamp inside it holds a hash of everything it was made from, so the
@@ -61,8 +62,9 @@ want_programs() {
 # Prints the first interpreter that is new enough. The system's own comes first: the packages run on it, and distributions
 # build it with profiling and link-time optimisation, which hand-made ones often lack (a third of the speed).
 find_python() {
-    local name
-    for name in ${CHARON_PYTHON:+"$CHARON_PYTHON"} /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
+    local name system
+    system=$(type -aP python3 | grep -x /usr/bin/python3 || true)
+    for name in ${CHARON_PYTHON:+"$CHARON_PYTHON"} $system python3 python3.13 python3.12 python3.11; do
         if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             command -v "$name"
             return 0
@@ -153,4 +155,14 @@ use_compiled_environment() {
         rm -rf "$scratch"
         printf '%s\n' "$want" >"$stamp"
     fi
+}
+
+# Tools that not everybody needs, or that there are not for every Python. After use_environment.
+want_tools() {
+    local file=$ROOT/requirements-$1.txt stamp=$VENV/.made-from-$1 want
+    want=$(sha256sum "$file")
+    [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && return 0
+    say "installing $(basename "$file")"
+    PIP_DISABLE_PIP_VERSION_CHECK=1 shown "$PYTHON" -m pip install --progress-bar off -r "$file" || return 1
+    printf '%s\n' "$want" >"$stamp"
 }
