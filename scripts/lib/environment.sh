@@ -62,8 +62,8 @@ want_programs() {
 # Prints the first interpreter that is new enough. The system's own comes first: the packages run on it, and distributions
 # build it with profiling and link-time optimisation, which hand-made ones often lack (a third of the speed).
 find_python() {
-    local name system
-    system=$(type -aP python3 | grep -x /usr/bin/python3 || true)
+    local name system=
+    [[ $'\n'$(type -aP python3)$'\n' != *$'\n'/usr/bin/python3$'\n'* ]] || system=/usr/bin/python3
     for name in ${CHARON_PYTHON:+"$CHARON_PYTHON"} $system python3 python3.13 python3.12 python3.11; do
         if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             command -v "$name"

@@ -232,8 +232,8 @@ def test_a_client_that_takes_no_more_of_a_large_answer_is_left(charon: CharonPro
         client.request("GET /untaken")
         client.read_head()
         client.recv_exactly(1_000_000)
+        assert charon.wait_for_event("http_request", since=mark, path="/untaken")["reason"] == "client_too_slow"
         wait(left)
-    assert charon.wait_for_event("http_request", since=mark, path="/untaken")["reason"] == "client_too_slow"
 
 
 def test_a_large_upload_that_stalls_is_408(charon: CharonProcess, backend: ScriptedBackend) -> None:
