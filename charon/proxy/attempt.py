@@ -132,22 +132,23 @@ class Attempt:
         ``fresh`` asks for a new connection. Raises ExchangeFailed; the exchange says whether the answer had begun.
         """
         self._began = monotonic()
-        judged = False
-        reason: Reason | None = INTERNAL
         try:
             self._run(request, per_try_timeout, fresh)
-            judged = True
-            reason = None
         except ExchangeFailed as failure:
-            judged = self._judge(failure)
-            reason = failure.reason
+            self._end(failure.reason, judged=self._judge(failure))
             raise
-        finally:
-            if not judged:
-                self._release()
-            trace = self.exchange.trace
-            if trace is not None and trace.recorded:
-                record_try(self, trace, self._began, monotonic(), reason)
+        except BaseException:
+            self._end(INTERNAL, judged=False)
+            raise
+        self._end(None, judged=True)
+
+    def _end(self, reason: Reason | None, *, judged: bool) -> None:
+        """The try is over, for ``reason`` if it failed; ``judged``: it was evidence about its endpoint."""
+        if not judged:
+            self._release()
+        trace = self.exchange.trace
+        if trace is not None and trace.recorded:
+            record_try(self, trace, self._began, monotonic(), reason)
 
     def _judge(self, failure: ExchangeFailed) -> bool:
         """A failure that is the endpoint's fault counts against it. Returns whether it was."""
