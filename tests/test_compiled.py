@@ -56,5 +56,5 @@ def test_what_a_finally_reads_is_not_narrowed_before() -> None:
 
 def variables(where: Sequence[ast.AST], how: type[ast.expr_context]) -> set[str]:
     """Names and attributes that are written or read there."""
-    parts = (part for block in where for part in ast.walk(block))
-    return {ast.unparse(part) for part in parts if isinstance(part, (ast.Name, ast.Attribute)) and type(part.ctx) is how}
+    parts = [part for block in where for part in ast.walk(block) if isinstance(part, (ast.Name, ast.Attribute))]
+    return {ast.unparse(part) for part in parts if isinstance(part.ctx, how)}

@@ -108,7 +108,7 @@ class EventLog:
         self._logger.setLevel(level_number(level))
 
     def event(self, level: str, event_name: str, /, *, exc: BaseException | None = None, **fields: Any) -> None:
-        """Write the event ``event_name`` (of :class:`charon.base.names.Event`); ``exc`` adds ``error`` and ``stack``."""
+        """Write an event of :class:`charon.base.names.Event`; ``exc`` adds ``error`` and ``stack``."""
         # Positional, and of a name that no field has: compiled code would take a field of that name for it.
         self._log(level_number(level), event_name, exc, fields)
 
