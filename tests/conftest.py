@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.harness import charon as harness
 from tests.harness.backends import Program, ScriptedBackend, program
 from tests.harness.charon import CharonProcess
 
 StartCharon = Callable[..., CharonProcess]
+
+# How fast input is generated says nothing where every line is measured; it is named on the command line.
+settings.register_profile("measured", suppress_health_check=[HealthCheck.too_slow])
 
 PATCHED = Path(__file__).parent / "discovery"
 """Tests that need a monkey-patched process, which those with threads and blocking sockets cannot share."""

@@ -12,6 +12,15 @@ PASSTHROUGH: Final = "passthrough"
 """The service and the ``upstream`` of connections that belong to no service, and go where their clients dialled."""
 
 
+class Intercepted:
+    """What becomes of a connection that the kernel has brought: the ``result`` of ``Metric.INTERCEPTED``."""
+
+    CARRIED: Final = "carried"
+    PASSED_THROUGH: Final = PASSTHROUGH
+    REFUSED: Final = "refused"
+    ALL: Final = (CARRIED, PASSED_THROUGH, REFUSED)
+
+
 class Event:
     """``message`` of a log line."""
 

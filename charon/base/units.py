@@ -37,13 +37,15 @@ _DURATION = re.compile(DURATION_PATTERN, re.ASCII)
 _DURATION_PART = re.compile(rf"({NUMBER})(us|µs|ms|s|m|h|d)", re.ASCII)
 _SIZE = re.compile(rf"({NUMBER}) ?([A-Za-z]*)", re.ASCII)
 
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
 _DURATION_ALLOWED = "write a number and a unit such as 250ms, 30s, 5m or 1h30m; a bare number is seconds"
 _SIZE_ALLOWED = "write bytes, or a number and a unit such as 64KiB or 10MB"
 
 
 def quoted(value: object) -> str:
-    """``value`` as it may stand in a message: on one line, printable, not endless."""
-    text = value if isinstance(value, str) else str(value)
+    """``value`` as it may stand in a message: on one line, printable, not endless, without the password of a URL."""
+    text = _PASSWORD.sub("***", value if isinstance(value, str) else str(value))
     if len(text) > 60:
         text = text[:57] + "..."
     return "'" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text) + "'"

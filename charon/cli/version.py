@@ -16,10 +16,13 @@ def run(args: argparse.Namespace) -> int:
     import gevent
 
     from charon import __version__
+    from charon.wire import messages
 
     loop = gevent.get_hub().loop
     kind = f"{type(loop).__module__.removeprefix('gevent.')}, {loop.backend}"
+    compiled = not str(messages.__file__).endswith(".py")
     print(f"charon {__version__}")
+    print(f"data path {'compiled' if compiled else 'not compiled'}")
     print(f"Python {platform.python_version()} ({platform.python_implementation()})")
     print(f"gevent {gevent.__version__}")
     print(f"event loop {kind}")

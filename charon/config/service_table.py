@@ -75,8 +75,7 @@ class PackedServices(Mapping[str, ServiceSpec]):
         self._records = records
 
     def __getitem__(self, name: str) -> ServiceSpec:
-        # From our own supervisor, as the whole snapshot is.
-        number, known, row, endpoints = pickle.loads(self._records[name])  # noqa: S301
+        number, known, row, endpoints = pickle.loads(self._records[name])  # noqa: S301 - from our own supervisor
         found = tuple(
             EndpointSpec(name, tuple(SocketAddress(*address) for address in addresses), *rest)
             for name, addresses, *rest in endpoints

@@ -11,7 +11,7 @@ from gevent import Greenlet
 from gevent.lock import Semaphore
 
 from charon.base.errors import StartError
-from charon.base.names import Event, Metric
+from charon.base.names import Event, Intercepted, Metric
 from charon.config.interception import InterceptSpec
 from charon.config.settings import Settings
 from charon.intercept import kernel, routing, rules
@@ -177,7 +177,8 @@ class Interceptor:
         spec = self._spec
         if spec is None:
             return None
-        connections: dict[str, dict[str, int]] = {}
+        directions = {"outbound": spec.outbound, "inbound": spec.inbound}
+        connections = {name: dict.fromkeys(Intercepted.ALL, 0) for name, wanted in directions.items() if wanted}
         for (direction, result), count in self._totals.series(Metric.INTERCEPTED).items():
             connections.setdefault(direction, {})[result] = int(count)
         return {
@@ -191,11 +192,13 @@ class Interceptor:
     # -- what it does by itself ---------------------------------------------------------------------------------
 
     def _put_up(self, spec: InterceptSpec) -> None:
-        self._text = rules.table(spec, self._place())
+        place = self._place()
+        self._text = rules.table(spec, place)
         if spec.routing_table is not None:
             self._routing.add(spec.routing_table)  # even if it fails half-way: for as long as connections may need it
             routing.put(spec.routing_table)
-        kernel.load(self._text)
+        # In force from this moment on, where anybody serves what they bring; else from the first beat that finds one.
+        kernel.load(self._text if self._serving() else rules.table(spec, place, alive=False))
         self._quiet.discard(spec.table)
         if not self._wanted:
             self._events.info(Event.INTERCEPT_UP, table=spec.table, on_stop="open" if spec.fail_open else "closed")

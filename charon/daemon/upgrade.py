@@ -38,7 +38,7 @@ class Successor:
             program = [launcher] if launcher else [sys.executable, "-P", "-m", "charon"]
             command = [*program, "run", "--config", config]
             env = {**os.environ, **environment, HANDOVER: str(fd)}
-            self._process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL, env=env)  # noqa: S603
+            self._process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL, env=env)  # noqa: S603 - us
         self.pid = self._process.pid
 
     def __repr__(self) -> str:

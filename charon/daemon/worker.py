@@ -221,7 +221,7 @@ class Worker:
         self._note_ports()
 
     def _accept_failed(self, name: str, error: OSError) -> None:
-        self.plane.metrics.listener(name).accept_errors += 1
+        self.plane.metrics.listener(name).accept_failed()
         now = monotonic()
         if now - self._accept_failed_at >= 1.0:  # one line a second says as much as thousands
             self._accept_failed_at = now

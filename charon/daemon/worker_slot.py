@@ -34,6 +34,10 @@ _Order = tuple[dict[str, Any], list[int]]
 STABLE_SECONDS = 10.0
 """A worker that lived this long died for a reason of its own; one that did not may be caught in a crash loop."""
 
+STARTING_SECONDS = 30.0
+"""A worker that is not ready yet has at least this long for a sign of life: where CPU is short, starting takes its
+time, and who is ended for that only has to start anew."""
+
 MAX_BACKOFF = 10.0
 
 _LAST_WORDS = 0.2
@@ -171,12 +175,15 @@ class WorkerSlot:
             self._process.kill()
 
     def beat(self, grace: float) -> None:
-        """Another second has passed. A worker that has said nothing for ``grace`` of them is ended and replaced.
+        """Another second has passed. A worker that has said nothing for ``grace`` of them is ended and replaced; one
+        that starts has :data:`STARTING_SECONDS` at least.
 
         Seconds in which this process did not run either are not counted: they say nothing about the worker.
         """
         if self._process is None:
             return
+        if not self.ready.is_set():
+            grace = max(grace, STARTING_SECONDS)
         self._silence += 1
         if self._silence == int(grace) + 1:
             self._events.error(Event.WORKER_BLOCKED, worker=self.slot, pid=self.pid, silent_seconds=grace)

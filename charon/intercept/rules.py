@@ -85,8 +85,9 @@ def _host(address: str) -> str:
     return address.rpartition(":")[0].strip("[]")
 
 
-def table(spec: InterceptSpec, place: Place) -> str:
-    """The whole table, to be loaded in place of an earlier one. Raises StartError for an unknown user or group."""
+def table(spec: InterceptSpec, place: Place, *, alive: bool = True) -> str:
+    """The whole table, to be loaded in place of an earlier one; ``alive``: with a first sign of life in it. Raises
+    StartError for an unknown user or group."""
     chains: list[tuple[str, str, list[str]]] = []
     if spec.outbound is not None:
         chains.append(("outbound", _chain("output"), list(_outbound(spec, spec.outbound, place))))
@@ -96,13 +97,10 @@ def table(spec: InterceptSpec, place: Place) -> str:
     digest = _digest(spec, chains)
     lines = _beginning(spec)
     if spec.fail_open:
-        lines += [
-            "\tset alive {",
-            "\t\ttype inet_proto",
-            "\t\tflags timeout",
-            f"\t\telements = {{ tcp timeout {_seconds(spec)} }}",
-            "\t}",
-        ]
+        lines += ["\tset alive {", "\t\ttype inet_proto", "\t\tflags timeout"]
+        if alive:
+            lines.append(f"\t\telements = {{ tcp timeout {_seconds(spec)} }}")
+        lines.append("\t}")
     number = 0
     for name, kind, rules in chains:
         lines += [f"\tchain {name} {{", f"\t\t{kind}"]
@@ -165,7 +163,8 @@ def difference(wanted: str, listed: str | None) -> str | None:
 
 def in_force(listed: str) -> bool:
     """Whether the rules in a listing of the table redirect anything now: they were kept alive, or need not be."""
-    return "set alive" not in listed or re.search(r"elements = \{ tcp ", listed) is not None
+    # nft writes the protocol's number where there is no /etc/protocols.
+    return "set alive" not in listed or re.search(r"elements = \{ (?:tcp|6) ", listed) is not None
 
 
 def _is_rule(line: str) -> bool:

@@ -22,7 +22,8 @@ from charon.config.interception import HIGHEST_KEPT_PORT
 from charon.config.snapshot import SocketAddress
 from charon.net.listen import IP_TRANSPARENT, IPV6_TRANSPARENT
 from charon.net.stream import DeadlineExceeded, Stream
-from charon.net.tls import EndpointTls, TlsError
+from charon.net.tls import EndpointTls
+from charon.net.tls_failures import TlsError
 from charon.net.tls_stream import TlsStream
 
 # Failures that say something about this machine, not about the endpoint.
@@ -98,11 +99,12 @@ def _dial_one(
     address: SocketAddress, timeout: float, watch: Watch | None, tls: EndpointTls | None, hello: bytes, source: str
 ) -> Stream:
     began = monotonic()
+    target: str | tuple[str, int] = address.host
     if address.is_unix:
-        family, target = std.AF_UNIX, address.host
+        family = std.AF_UNIX
     else:
         family = std.AF_INET6 if ":" in address.host else std.AF_INET
-        target = (address.host, address.port)  # type: ignore[assignment]
+        target = (address.host, address.port)
     sock = RawSocket(family, std.SOCK_STREAM | std.SOCK_NONBLOCK | std.SOCK_CLOEXEC)
     stream = Stream(sock) if tls is None else TlsStream(sock)
     try:

@@ -20,7 +20,8 @@ from typing import Any
 from charon.base.clock import SystemClock
 from charon.net.deadlines import NEVER
 from charon.net.stream import READ_SIZE, TURNS, Peer, Stream
-from charon.net.tls import EndpointTls, ServerTls, TlsError, tls_error
+from charon.net.tls import EndpointTls, ServerTls
+from charon.net.tls_failures import NotTls, TlsError, tls_error
 from charon.policy.peers import Identity, identity
 
 _HANDSHAKE_RECORD = 22
@@ -33,14 +34,6 @@ _MAX_UNSENT = 65_536
 """Bytes that TLS itself may have to say to a peer that does not listen, such as answers to key updates."""
 _WANTS = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _clock = SystemClock()
-
-
-class NotTls(TlsError):
-    """A client speaks something else. ``data`` is what it has sent."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__("plaintext_client", "the client does not speak TLS")
-        self.data = data
 
 
 class TlsStream(Stream):
@@ -176,7 +169,7 @@ class TlsStream(Stream):
     def _decrypt(self, size: int) -> bytes | None:
         """Bytes at hand, ``b""`` at the announced end, None when more ciphertext is needed."""
         try:
-            data: bytes = self._ssl.read(size)
+            data: bytes | None = self._ssl.read(size)
             self._at_hand = not data or len(data) == size
             if data and (self._in.pending or self._raw is not None):
                 data += self._decrypt_more(size - len(data))
@@ -184,7 +177,7 @@ class TlsStream(Stream):
             if self._raw is not None:
                 self._give(self._raw)
                 return self._decrypt(size)
-            data = None  # type: ignore[assignment]
+            data = None
             self._at_hand = False
         except ssl.SSLZeroReturnError:
             data = b""
@@ -349,7 +342,8 @@ class TlsStream(Stream):
         """Many records, taken out of the buffer one by one."""
         pieces = []
         while data:
-            data = data[self._ssl.write(data) :]
+            taken = self._ssl.write(data)
+            data = data[taken:]
             pieces.append(self._out.read())
         return b"".join(pieces)
 
@@ -361,7 +355,8 @@ class TlsStream(Stream):
                 rest = memoryview(self._rest or self._out.read())
                 while rest:
                     try:
-                        rest = rest[self._send(rest) :]
+                        taken = self._send(rest)
+                        rest = rest[taken:]
                     except BlockingIOError:
                         self._rest = bytes(rest)
                         self.write_ready(patience)
@@ -379,7 +374,8 @@ class TlsStream(Stream):
         if not out:
             return
         try:
-            self._rest = out[self._send(out) :]
+            taken = self._send(out)
+            self._rest = out[taken:]
         except BlockingIOError:
             self._rest = out
         except OSError:

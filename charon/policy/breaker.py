@@ -14,6 +14,7 @@ monotonic seconds of one machine; they may arrive slightly out of order from sev
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 from math import inf
 from typing import Final, NamedTuple, Protocol
@@ -72,6 +73,16 @@ class Breaker(NamedTuple):
     failed: int
     earlier_requests: int
     earlier_failed: int
+
+
+def of_words(words: Iterable[float]) -> Breaker:
+    """The state that a row of :data:`WORDS` floats holds."""
+    state, failures, changed_at, trial, trial_at, start, *counts = words
+    requests, failed, earlier_requests, earlier_failed = map(int, counts)
+    return Breaker(
+        int(state), int(failures), changed_at, int(trial), trial_at, start,
+        requests, failed, earlier_requests, earlier_failed,
+    )  # fmt: skip
 
 
 FRESH: Final = Breaker(0, 0, 0.0, 0, 0.0, 0.0, 0, 0, 0, 0)

@@ -11,6 +11,7 @@ seconds, ``jitter`` is uniform in [0, 1).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 from typing import Final, NamedTuple, Protocol
 
@@ -98,6 +99,12 @@ class Passive(NamedTuple):
     ejected_until: float
     ejections: int
     since: float
+
+
+def of_words(words: Iterable[float]) -> Passive:
+    """The state that a row of :data:`PASSIVE_WORDS` floats holds."""
+    failures, until, ejections, since = words
+    return Passive(int(failures), until, int(ejections), since)
 
 
 UNHARMED: Final = Passive(0, 0.0, 0, 0.0)

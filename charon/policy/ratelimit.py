@@ -104,7 +104,7 @@ class KeyTable:
         hashes = self._hashes[start:middle].tolist()
         if hash64 in hashes:
             return middle + hashes.index(hash64)
-        tats = self.tats[middle : middle + ways].tolist()
+        tats = list(self.tats[middle : middle + ways])
         way = tats.index(min(tats))
         # In this order, whoever dies in between leaves some key with a full bucket, never one with another's debt.
         self.tats[middle + way] = 0.0

@@ -209,7 +209,7 @@ class Window:
     def totals(self, now: float) -> tuple[int, int]:
         """Requests and retries of the last :data:`WINDOW_SECONDS`."""
         oldest = int(now) - WINDOW_SECONDS
-        cells = self._cells.tolist()
+        cells = list(self._cells)  # not tolist(): typeshed has it give integers
         requests = retries = 0.0
         for index in range(0, WINDOW_CELLS, 3):
             if cells[index] > oldest:

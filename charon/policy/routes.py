@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from charon.base.route_rules import regex_problem
 
@@ -46,8 +45,7 @@ class Route(Protocol):
 R = TypeVar("R", bound=Route)
 
 
-@dataclass(frozen=True, slots=True)
-class _Conditions:
+class _Conditions(NamedTuple):
     """Conditions besides host and prefix; a rule that has none has no such object."""
 
     path: bytes | None
@@ -76,13 +74,17 @@ def _all_there(wanted: tuple[tuple[bytes, bytes | None], ...], fields: Fields) -
     return True
 
 
-@dataclass(frozen=True, slots=True)
 class _Rule(Generic[R]):
-    route: R
-    host: bytes | None
-    suffix: bytes | None
-    below: bytes
-    conditions: _Conditions | None
+    __slots__ = ("below", "conditions", "host", "route", "suffix")
+
+    def __init__(
+        self, route: R, host: bytes | None, suffix: bytes | None, below: bytes, conditions: _Conditions | None
+    ) -> None:
+        self.route = route
+        self.host = host
+        self.suffix = suffix
+        self.below = below
+        self.conditions = conditions
 
     def matches_host(self, host: bytes) -> bool:
         if self.suffix is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 
@@ -28,6 +28,7 @@ from charon.base.errors import (
 )
 from charon.net.accept import why
 from charon.net.deadlines import NEVER
+from charon.net.flow import Flow
 from charon.net.relay import Relay
 from charon.net.stream import DeadlineExceeded, Peer, Stream
 from charon.net.tasks import spawn
@@ -54,6 +55,9 @@ _LONG_ANSWER = 1.0
 
 _MAX_INTERIM = 32
 """Interim answers (1xx) to one request; each of them starts the wait for the final one anew."""
+
+_BROKEN: Final = (BodyTruncated, OSError, DeadlineExceeded, BadMessage)
+_UNTAKEN: Final = (DeadlineExceeded, OSError)
 
 
 class Attempt:
@@ -128,22 +132,23 @@ class Attempt:
         ``fresh`` asks for a new connection. Raises ExchangeFailed; the exchange says whether the answer had begun.
         """
         self._began = monotonic()
-        judged = False
-        reason: Reason | None = INTERNAL
         try:
             self._run(request, per_try_timeout, fresh)
-            judged = True
-            reason = None
         except ExchangeFailed as failure:
-            judged = self._judge(failure)
-            reason = failure.reason
+            self._end(failure.reason, judged=self._judge(failure))
             raise
-        finally:
-            if not judged:
-                self._release()
-            trace = self.exchange.trace
-            if trace is not None and trace.recorded:
-                record_try(self, trace, self._began, monotonic(), reason)
+        except BaseException:
+            self._end(INTERNAL, judged=False)
+            raise
+        self._end(None, judged=True)
+
+    def _end(self, reason: Reason | None, *, judged: bool) -> None:
+        """The try is over, for ``reason`` if it failed; ``judged``: it was evidence about its endpoint."""
+        if not judged:
+            self._release()
+        trace = self.exchange.trace
+        if trace is not None and trace.recorded:
+            record_try(self, trace, self._began, monotonic(), reason)
 
     def _judge(self, failure: ExchangeFailed) -> bool:
         """A failure that is the endpoint's fault counts against it. Returns whether it was."""
@@ -428,6 +433,7 @@ class Attempt:
         """Send ``out``, the head, and the body as it comes, each piece when the client has taken the one before."""
         self.connection.passes_on = reader.stream
         piece = self._next(reader, buffered=True)
+        may_flow = not chunked
         while True:
             if chunked:
                 out += encode_chunk(piece) + (encode_last(reader.trailers) if reader.done else b"")
@@ -440,30 +446,60 @@ class Attempt:
                 self._to_client(out)
             if reader.done:
                 return
+            if may_flow:
+                may_flow = False  # what is left only gets less
+                flow = reader.flow_to(self.client)
+                if flow is not None:
+                    self._flow_on(reader, flow)
+                    return
             out = b""
             piece = self._next(reader)
 
-    def _next(self, reader: BodyReader, *, buffered: bool = False) -> bytes:
+    def _flow_on(self, reader: BodyReader, flow: Flow) -> None:
+        """Send the rest of a large body, which goes on as it comes."""
         idle = self.exchange.timeouts.idle
         try:
-            return reader.buffered() if buffered else reader.next(idle)
-        except BodyTruncated:
-            raise ExchangeFailed(UPSTREAM_TRUNCATED, "closed in the middle of the body") from None
-        except OSError as error:
-            raise ExchangeFailed(UPSTREAM_TRUNCATED, why(error)) from None
-        except DeadlineExceeded:
-            raise self._late(UPSTREAM_IDLE, f"no byte of the body for {idle:g} s") from None
-        except BadMessage as bad:
-            raise ExchangeFailed(UPSTREAM_MALFORMED, bad.detail) from None
+            while not reader.done:
+                try:
+                    taken = reader.take(flow, idle)
+                except _BROKEN as error:
+                    raise self._broken(error) from None
+                if reader.done:
+                    self._well()
+                try:
+                    flow.give(taken, idle)
+                except _UNTAKEN as error:
+                    raise self._untaken(error) from None
+        finally:
+            flow.close()
+            reader.size -= flow.held  # the client did not get those
+
+    def _next(self, reader: BodyReader, *, buffered: bool = False) -> bytes:
+        try:
+            return reader.buffered() if buffered else reader.next(self.exchange.timeouts.idle)
+        except _BROKEN as error:
+            raise self._broken(error) from None
+
+    def _broken(self, error: Exception) -> ExchangeFailed:
+        """What it means that the upstream's body cannot be read on."""
+        if isinstance(error, DeadlineExceeded):
+            return self._late(UPSTREAM_IDLE, f"no byte of the body for {self.exchange.timeouts.idle:g} s")
+        if isinstance(error, BadMessage):
+            return ExchangeFailed(UPSTREAM_MALFORMED, error.detail)
+        detail = why(error) if isinstance(error, OSError) else "closed in the middle of the body"
+        return ExchangeFailed(UPSTREAM_TRUNCATED, detail)
 
     def _to_client(self, data: bytes) -> None:
-        idle = self.exchange.timeouts.idle
         try:
-            self.client.write(data, idle)
-        except DeadlineExceeded:
-            raise self._late(CLIENT_TOO_SLOW, f"took nothing of the answer for {idle:g} s") from None
-        except OSError as error:
-            raise ExchangeFailed(CLIENT_ABORT, why(error)) from None
+            self.client.write(data, self.exchange.timeouts.idle)
+        except _UNTAKEN as error:
+            raise self._untaken(error) from None
+
+    def _untaken(self, error: Exception) -> ExchangeFailed:
+        """What it means that the client does not take the answer."""
+        if isinstance(error, OSError):
+            return ExchangeFailed(CLIENT_ABORT, why(error))
+        return self._late(CLIENT_TOO_SLOW, f"took nothing of the answer for {self.exchange.timeouts.idle:g} s")
 
     def _late(self, reason: Reason, detail: str) -> ExchangeFailed:
         """What a missed deadline means: the exchange's own, when that has passed, else ``reason``."""

@@ -15,7 +15,7 @@ from charon.net.deadlines import NEVER
 from charon.net.stream import DeadlineExceeded
 from charon.proxy.http import HttpConnection, HttpServer
 from charon.proxy.tcp import TcpConnection
-from charon.wire.detect import Protocol, detect
+from charon.wire.detect import PLAIN, Protocol, detect
 
 _OPEN = (Protocol.UNDECIDED, Protocol.HTTP1_BEGUN)
 
@@ -27,14 +27,25 @@ class AutoConnection(HttpConnection):
 
     def handle(self) -> None:
         """Look at the first bytes, and serve the connection until it ends."""
+        listener = self.server.listener
+        destination = self.destination
+        protocol = Protocol.HTTP1
         try:
-            protocol = Protocol.TCP if self._is_opaque() else self._look()
+            if destination is not None and destination[1] in listener.opaque_ports:
+                protocol = Protocol.TCP
+            else:
+                data = self.buffer = self.stream.read_later(listener.timeouts.detect)
+                if not data.startswith(PLAIN):  # what nearly all HTTP connections begin with costs no more than this
+                    protocol = self._look(data)
+        except DeadlineExceeded:
+            protocol = Protocol.TCP  # it waits for the server to speak
         except (ExchangeFailed, OSError):
             self.stream.close()  # it has gone, or Charon is stopping: nothing has begun
             return
         if protocol is Protocol.HTTP1:
             super().handle()
             return
+        self.idle = False  # nobody waits for one more request on it
         self.tcp = self._as_tcp()
         self.tcp.looks_for_name = protocol is Protocol.TLS
         self.tcp.handle()
@@ -45,24 +56,14 @@ class AutoConnection(HttpConnection):
         tcp.early, self.buffer = self.buffer, b""
         return tcp
 
-    def _is_opaque(self) -> bool:
-        if self.destination is None:
-            return False
-        port = self.destination[1]
-        return any(first <= port <= last for first, last in self.server.listener.opaque_ports)
-
-    def _look(self) -> Protocol:
-        """What the client speaks; ``buffer`` is what has been read. Raises ExchangeFailed or OSError."""
-        stream = self.stream
-        timeouts = self.server.listener.timeouts
-        try:
-            self.buffer = stream.read_later(timeouts.detect)
-        except DeadlineExceeded:
-            return Protocol.TCP  # it waits for the server to speak
-        protocol = detect(self.buffer)
+    def _look(self, data: bytes) -> Protocol:
+        """What the client speaks that has sent ``data``; ``buffer`` is what has been read. Raises ExchangeFailed or
+        OSError."""
+        protocol = detect(data)
         if protocol not in _OPEN:
             return protocol
-        return self._look_on(protocol, monotonic() + timeouts.detect, monotonic() + timeouts.client_header)
+        now, timeouts = monotonic(), self.server.listener.timeouts
+        return self._look_on(protocol, now + timeouts.detect, now + timeouts.client_header)
 
     def _look_on(self, protocol: Protocol, soon: float, late: float) -> Protocol:
         """The first bytes leave it open: read more, until ``soon``, or ``late`` where it looks like HTTP."""

@@ -5,10 +5,16 @@ Trust: the bytes are a peer's; chunk framing is checked by the strict decoder of
 
 from __future__ import annotations
 
+from typing import Final
+
 from charon.base.errors import Reason
+from charon.net.flow import Flow
 from charon.net.stream import READ_SIZE, Stream
 from charon.wire.chunked import ChunkedDecoder
 from charon.wire.messages import CHUNKED, UNTIL_CLOSE, HeadLimits
+
+_BULK: Final = 1 << 18
+"""Bytes still to come of a body for which a way for bulk is made."""
 
 
 class BodyTruncated(Exception):
@@ -56,6 +62,30 @@ class BodyReader:
                 self.size += len(piece)
                 return piece
         return b""
+
+    def flow_to(self, target: Stream) -> Flow | None:
+        """The way for the rest of the body, for :meth:`take`, to be closed at its end; None where it would gain
+        nothing: a body of chunks, a small one, or one side that is TLS.
+        """
+        if self._decoder is not None or self._buffer or 0 <= self._left < _BULK:
+            return None
+        if not (self.stream.splices and target.splices):
+            return None
+        return Flow(self.stream, target, bulk=self._left != UNTIL_CLOSE)
+
+    def take(self, flow: Flow, patience: float) -> bytes | int:
+        """As :meth:`next`, for ``flow`` to give. What follows the body is left where it is."""
+        left = self._left
+        taken = flow.take(patience) if left == UNTIL_CLOSE else flow.take(patience, left)
+        count = taken if isinstance(taken, int) else len(taken)
+        if not count:
+            self._ended()
+            return b""
+        self.size += count
+        if left != UNTIL_CLOSE:
+            self._left = left - count
+            self.done = count == left
+        return taken
 
     def buffered(self) -> bytes:
         """The part of the body that came along with the head, without reading."""

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from charon.base.errors import OWN_LISTENER, PASSTHROUGH_DENIED, UNKNOWN_SERVICE, ExchangeFailed, Reason
-from charon.base.names import Event, Metric
+from charon.base.names import Event, Intercepted, Metric
 from charon.net.original import local_address, original_destination
 from charon.proxy.passthrough import Destination
 
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from charon.proxy.plane import DataPlane
     from charon.proxy.server import Connection, ProxyServer
     from charon.proxy.service import Service
-
-CARRIED = "carried"
-PASSED_THROUGH = "passthrough"
-REFUSED = "refused"
 
 
 def find_destination(server: ProxyServer, connection: Connection) -> bool:
@@ -55,12 +51,12 @@ def service_for(connection: Connection, listener: Listener, named: str | None) -
         service = plane.service(name)
         if service is None or not service.known:
             raise ExchangeFailed(UNKNOWN_SERVICE, name)
-        _note(plane, connection, listener, CARRIED)
+        _note(plane, connection, listener, Intercepted.CARRIED)
         return service
     if not listener.passthrough:
         _tell(plane, listener, connection, PASSTHROUGH_DENIED)
         raise ExchangeFailed(PASSTHROUGH_DENIED, text(destination) or "")
-    _note(plane, connection, listener, PASSED_THROUGH)
+    _note(plane, connection, listener, Intercepted.PASSED_THROUGH)
     if listener.keeps_client:
         destination = "::1" if ":" in destination[0] else "127.0.0.1", destination[1]
     return plane.passthrough.service(destination, monotonic())
@@ -75,7 +71,7 @@ def _note(plane: DataPlane, connection: Connection, listener: Listener, result: 
 
 def _tell(plane: DataPlane, listener: Listener, connection: Connection, reason: Reason) -> None:
     """A connection is refused: counted, and told at most once a second for each listener and reason."""
-    _note(plane, connection, listener, REFUSED)
+    _note(plane, connection, listener, Intercepted.REFUSED)
     if plane.may_tell(f"refused {listener.name} {reason.word}", monotonic()):
         plane.events.warning(
             Event.INTERCEPT_REFUSED,

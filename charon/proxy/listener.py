@@ -70,7 +70,7 @@ class Listener:
         self.passthrough = spec.passthrough
         self.transparent = spec.transparent
         self.keeps_client = spec.keeps_client
-        self.opaque_ports = spec.opaque_ports
+        self.opaque_ports = frozenset(port for first, last in spec.opaque_ports for port in range(first, last + 1))
         self.unannounced = spec.direction is None and not spec.accept_proxy
         self.timeouts = spec.timeouts
         self.max_body = spec.limits.max_body_bytes

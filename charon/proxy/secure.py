@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from charon.base.errors import PLAIN_HTTP, ExchangeFailed
 from charon.net.stream import DeadlineExceeded, Stream
-from charon.net.tls import ServerTls, TlsError
-from charon.net.tls_stream import NotTls, TlsStream
+from charon.net.tls import ServerTls
+from charon.net.tls_failures import NotTls, TlsError
+from charon.net.tls_stream import TlsStream
 from charon.proxy.respond import local_answer
 
 if TYPE_CHECKING:

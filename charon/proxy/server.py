@@ -84,7 +84,7 @@ class ProxyServer(Acceptor):
         """Serve one client connection from accept to close; runs in a greenlet of its own."""
         connection = self.make(sock, address)
         self.connections.add(connection)
-        self.counters.accepted += 1
+        self.counters.accepted()
         self.counters.connections += 1
         limit = self.listener.max_per_client
         tls = self.listener.tls
@@ -112,8 +112,7 @@ class ProxyServer(Acceptor):
             self._count_bytes(connection.stream)
 
     def _count_bytes(self, stream: Stream) -> None:
-        self.counters.received_bytes += stream.received - stream.received_counted
-        self.counters.sent_bytes += stream.sent - stream.sent_counted
+        self.counters.moved(stream.received - stream.received_counted, stream.sent - stream.sent_counted)
         stream.received_counted = stream.received
         stream.sent_counted = stream.sent
 

@@ -16,6 +16,7 @@ from charon.base.errors import (
     ExchangeFailed,
     Reason,
 )
+from charon.net.flow import Flow
 from charon.net.stream import DeadlineExceeded, Stream
 from charon.net.tasks import spawn
 from charon.policy.pace import patience as pace
@@ -24,7 +25,7 @@ from charon.wire.chunked import encode_chunk, encode_last
 
 
 class Upload:
-    """Copies what is left of ``body`` to ``upstream``.
+    """Copies what is left of ``body`` to ``upstream``, a large rest that is not kept on the way for bulk.
 
     ``done`` says that all of it was sent; the wait for the response head then gets ``patience`` seconds from that
     moment on. ``kept`` holds what was taken from the client, as it was sent, while it is at most ``keep`` bytes: so
@@ -37,8 +38,8 @@ class Upload:
     """
 
     __slots__ = (
-        "_body", "_chunked", "_idle", "_keep", "_limit", "_patience", "_rate", "_stall", "_taken", "_task", "_waited",
-        "done", "kept", "upstream",
+        "_body", "_chunked", "_flow", "_flows", "_idle", "_keep", "_limit", "_patience", "_rate", "_stall", "_taken",
+        "_task", "_waited", "done", "kept", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +57,8 @@ class Upload:
     ) -> None:
         self._body = body
         self._chunked = chunked
+        self._flow: Flow | None = None
+        self._flows = not chunked  # until it is known that it has none
         self._limit = limit
         self._idle = idle
         self._stall = stall
@@ -82,22 +85,23 @@ class Upload:
             self.upstream.interrupt(failure)
         except OSError:
             return  # the upstream closed; what it said before that is read by whoever waits for its answer
+        finally:
+            if self._flow is not None:
+                self._flow.close()
 
     def _copy_piece(self) -> bool:
+        if self._flows and self.kept is None:
+            self._flows = False
+            self._flow = self._body.flow_to(self.upstream)
         piece = self._next()
         if self._limit is not None and self._body.size > self._limit:
             raise ExchangeFailed(BODY_TOO_LARGE, f"more than {self._limit} bytes")
         last = self._body.done
-        if self._chunked:
-            piece = encode_chunk(piece) + (encode_last(self._body.trailers) if last else b"")
-        if self.kept is not None:
-            if len(self.kept) + len(piece) > self._keep:
-                self.kept = None
-            else:
-                self.kept += piece
         try:
-            if piece:
-                self.upstream.write(piece, self._idle)
+            if self._flow is not None:
+                self._flow.give(piece, self._idle)
+            elif not isinstance(piece, int):
+                self._send(piece, last=last)
         except DeadlineExceeded:
             raise self._late(UPSTREAM_IDLE, f"took nothing of the body for {self._idle:g} s") from None
         if last:
@@ -105,7 +109,18 @@ class Upload:
             self.upstream.rearm(self._patience)
         return not last
 
-    def _next(self) -> bytes:
+    def _send(self, piece: bytes, *, last: bool) -> None:
+        if self._chunked:
+            piece = encode_chunk(piece) + (encode_last(self._body.trailers) if last else b"")
+        if self.kept is not None:
+            if len(self.kept) + len(piece) > self._keep:
+                self.kept = None
+            else:
+                self.kept += piece
+        if piece:
+            self.upstream.write(piece, self._idle)
+
+    def _next(self) -> bytes | int:
         rate = self._rate
         if rate is None or not self._taken:
             piece = self._read(self._stall, f"no byte of the body for {self._stall:g} s")
@@ -117,13 +132,14 @@ class Upload:
             else:
                 piece = self._read(self._stall, f"no byte of the body for {self._stall:g} s")
             self._waited += monotonic() - began
-        self._taken += len(piece)
+        self._taken += piece if isinstance(piece, int) else len(piece)
         return piece
 
-    def _read(self, patience: float, late: str) -> bytes:
+    def _read(self, patience: float, late: str) -> bytes | int:
         """The next piece, within ``patience`` seconds; ``late`` says what it means when it does not come."""
         try:
-            return self._body.next(patience)
+            flow = self._flow
+            return self._body.next(patience) if flow is None else self._body.take(flow, patience)
         except BodyTruncated:
             reason, detail = CLIENT_ABORT, "closed in the middle of the body"
         except OSError as error:

@@ -189,11 +189,11 @@ class EndpointState:
 
     def _read_breaker(self) -> Breaker:
         first = self._base + _BREAKER
-        return Breaker(*self._words[first : first + breaker.WORDS])  # type: ignore[arg-type] # whole floats do for ints
+        return breaker.of_words(self._words[first : first + breaker.WORDS])
 
     def _read_passive(self) -> Passive:
         first = self._base + _PASSIVE
-        return Passive(*self._words[first : first + health.PASSIVE_WORDS])  # type: ignore[arg-type] # as above
+        return health.of_words(self._words[first : first + health.PASSIVE_WORDS])
 
     # -- writing, all of it under the lock ----------------------------------------------------------------------
 

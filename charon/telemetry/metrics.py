@@ -31,21 +31,8 @@ _REQUEST_SUM: Final = len(REQUEST_BUCKETS) + 1
 _CONNECTION_SUM: Final = len(CONNECTION_BUCKETS) + 1
 
 
-def _counted(place: str) -> Any:
-    """An attribute that is a word of the ledger."""
-
-    def get(self: ListenerMetrics) -> float:
-        at: int = getattr(self, place)
-        return self._words[at]
-
-    def set_to(self: ListenerMetrics, value: float) -> None:
-        self._words[getattr(self, place)] = value
-
-    return property(get, set_to)
-
-
 class ListenerMetrics:
-    """Numbers of one listener; add to them directly. ``connections`` and ``in_flight`` are also taken from."""
+    """Numbers of one listener. ``connections`` and ``in_flight`` are gauges: set them; the rest has methods."""
 
     __slots__ = (
         "_accepted",
@@ -70,10 +57,19 @@ class ListenerMetrics:
         self._requests = at(Metric.LISTENER_REQUESTS)
         self._failed = at(Metric.LISTENER_ERRORS)
 
-    accepted = _counted("_accepted")
-    accept_errors = _counted("_errors")
-    received_bytes = _counted("_received")
-    sent_bytes = _counted("_sent")
+    def accepted(self) -> None:
+        """A connection was accepted."""
+        self._words[self._accepted] += 1.0
+
+    def accept_failed(self) -> None:
+        """A connection could not be accepted."""
+        self._words[self._errors] += 1.0
+
+    def moved(self, received: int, sent: int) -> None:
+        """So many bytes came from clients and went to them."""
+        words = self._words
+        words[self._received] += received
+        words[self._sent] += sent
 
     def answered(self, failed: bool) -> None:
         """A request has come to its end; ``failed``: with an answer of 500 or above, or broken off."""

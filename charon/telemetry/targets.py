@@ -119,7 +119,8 @@ class StreamTarget(Target):
         if not self._nonblocking and not writable(self.fd):
             return 0
         try:
-            return os.write(self.fd, data[start : line_end(data, start, PIPE_BUF)])
+            end = line_end(data, start, PIPE_BUF)
+            return os.write(self.fd, data[start:end])
         except BlockingIOError:
             return 0
 
@@ -133,7 +134,8 @@ class SocketTarget(Target):
 
     def put(self, data: bytes, start: int) -> int:
         try:
-            taken: int = self._socket.send(data[start : line_end(data, start, PIPE_BUF)], _MSG_DONTWAIT)
+            end = line_end(data, start, PIPE_BUF)
+            taken: int = self._socket.send(data[start:end], _MSG_DONTWAIT)
         except BlockingIOError:
             return 0
         return taken

@@ -48,10 +48,11 @@ def parse_client_hello(data: bytes) -> ClientHello | None:
             raise _bad("a version that is none")
         if not 0 < length <= _MAX_RECORD:
             raise _bad("a record that is empty or too long")
+        records_end = len(message) + length  # where it is once the record has come whole
         message += data[at + 5 : at + 5 + length]
         if len(message) >= 4:
             whole = _whole(message)
-            if len(message) > whole:
+            if records_end > whole:
                 raise _bad("something behind the ClientHello in its record")
             if len(message) == whole:
                 return ClientHello(_server_name(bytes(message[4:])), is_tls=True)
@@ -133,7 +134,7 @@ def _name(value: bytes) -> str:
     if extension or names.number(1) != 0:
         raise _bad("a server name that is none")
     host = names.vector(2)
-    if names or len(host) > 255 or not host or b":" in host or not is_host(host):
+    if names or len(host) > 255 or host in (b"", b".") or b":" in host or not is_host(host):
         raise _bad("a server name that is none")
     return host.decode("ascii").lower().removesuffix(".")
 

@@ -32,11 +32,15 @@ _PREFACE: Final = b"PRI * HTTP/2.0\r\n"
 
 _METHODS: Final = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"PATCH ", b"OPTIONS ", b"TRACE ", b"CONNECT ")
 
-# token SP '/': origin-form (RFC 9112 section 3.2.1). No other protocol is known to begin so with one of these methods.
-_PLAIN: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|PATCH|OPTIONS|TRACE) /")
-# method SP request-target SP HTTP-version (RFC 9112 section 3), whatever the method is called.
-_REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64} [!-~\x80-\xff]+ HTTP/[0-9]\.[0-9]\r?\n")
-_MAYBE_METHOD: Final = re.compile(rb"[A-Z][A-Z_-]{0,31}(?: [^\n]*)?")
+PLAIN: Final = (b"GET /", b"POST /", b"HEAD /", b"PUT /", b"DELETE /", b"PATCH /", b"OPTIONS /", b"TRACE /")
+"""How nearly all requests begin, the usual ones first: token SP '/', origin-form (RFC 9112 section 3.2.1). No other
+protocol is known to begin so. ``startswith`` is all that it takes to see."""
+
+# method SP request-target SP HTTP-version (RFC 9112 section 3), of a method as those in use are called: both patterns
+# know the same ones, so that the verdict does not depend on the pieces in which the line arrives.
+_METHOD: Final = rb"[A-Z][A-Z_-]{0,31}"
+_REQUEST_LINE: Final = re.compile(_METHOD + rb" [!-~\x80-\xff]+ HTTP/[0-9]\.[0-9]\r?\n")
+_MAYBE_METHOD: Final = re.compile(_METHOD + rb"(?: [^\n]*)?")
 
 _HANDSHAKE: Final = 0x16
 _CLIENT_HELLO: Final = 0x01
@@ -44,7 +48,7 @@ _CLIENT_HELLO: Final = 0x01
 
 def detect(data: bytes) -> Protocol:
     """What ``data``, the beginning of a connection, is. Empty: ``UNDECIDED``."""
-    if _PLAIN.match(data):
+    if data.startswith(PLAIN):
         return Protocol.HTTP1
     if not data:
         return Protocol.UNDECIDED
@@ -70,10 +74,11 @@ def _detect_tls(data: bytes) -> Protocol:
 
 
 def _detect_line(data: bytes) -> Protocol:
-    if b"\n" in data:
-        return Protocol.HTTP1 if _REQUEST_LINE.match(data) else Protocol.TCP
-    if len(data) > MAX_LINE:
+    end = data.find(b"\n")
+    if (len(data) if end < 0 else end) > MAX_LINE:
         return Protocol.TCP
+    if end >= 0:
+        return Protocol.HTTP1 if _REQUEST_LINE.match(data) else Protocol.TCP
     for method in _METHODS:
         if method.startswith(data[: len(method)]):
             return Protocol.HTTP1_BEGUN

@@ -66,25 +66,25 @@ class TrustedPeers:
     A Unix socket's peer has the address ``""`` or ``unix``. Raises ValueError for a string that is no network.
     """
 
-    __slots__ = ("_cache", "_networks", "_unix")
+    __slots__ = ("_cache", "_networks", "_local")
 
     def __init__(self, networks: tuple[str, ...] = ()) -> None:
-        self._unix = UNIX in networks
+        self._local = UNIX in networks
         self._networks: tuple[_Network, ...] = tuple(
             ipaddress.ip_network(text, strict=False) for text in networks if text != UNIX
         )
         self._cache: dict[str, bool] = {}
 
     def __bool__(self) -> bool:
-        return self._unix or bool(self._networks)
+        return self._local or bool(self._networks)
 
     def __repr__(self) -> str:
-        names = [str(network) for network in self._networks] + [UNIX] * self._unix
+        names = [str(network) for network in self._networks] + [UNIX] * self._local
         return f"<TrustedPeers {', '.join(names) or 'none'}>"
 
     def trusts(self, peer_ip: str) -> bool:
         """True when the peer of this address is trusted. An address that is none is not."""
-        if not self._networks and not self._unix:
+        if not self._networks and not self._local:
             return False
         known = self._cache.get(peer_ip)
         if known is None:
@@ -95,7 +95,7 @@ class TrustedPeers:
 
     def _look_up(self, peer_ip: str) -> bool:
         if peer_ip in ("", UNIX):
-            return self._unix
+            return self._local
         address = parse_address(peer_ip)
         return address is not None and self.holds(address)
 

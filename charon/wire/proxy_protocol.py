@@ -55,13 +55,12 @@ def parse(data: bytes) -> Header | int:
         raise _bad("no PROXY header where one must be")
     if data.endswith(b"\r\n"):
         return _parse_v1(data)
-    if len(data) >= MAX_V1 - 1:
+    missing = 1 if data.endswith(b"\r") else 2
+    if len(data) + missing > MAX_V1:
         raise _bad(f"a line of more than {MAX_V1} bytes")
     if b"\n" in data or b"\r" in data[:-1]:
         raise _bad("a line that ends in the wrong way")
-    if len(data) < _SHORTEST:
-        return _SHORTEST - len(data)
-    return 1 if data.endswith(b"\r") else 2
+    return max(_SHORTEST - len(data), missing)
 
 
 def _parse_v1(data: bytes) -> Header:

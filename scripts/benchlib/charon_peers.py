@@ -12,8 +12,8 @@ class Charon(Peer):
     """What protects upstreams is off, as the others come without it."""
 
     name = program = "charon"
-    settings = "one worker and its supervisor; breaker, health checks, passive health and retries are off"
-    version_argv = (sys.executable, "-m", "charon", "version")
+    settings = "compiled, as packaged; one worker and its supervisor; no breaker, probes, passive health or retries"
+    version_argv = (sys.executable, "-P", "-m", "charon", "version")
     protection: ClassVar[dict[str, Any]] = {
         "circuit_breaker": {"enabled": False},
         "health_check": {"enabled": False, "passive_failures": 0},
@@ -48,7 +48,7 @@ class Charon(Peer):
         if setup.mode == "original-destination":  # rules of its own that never match: it then marks its connections
             config["intercept"] = {"enabled": True, "outbound": {"listener": "bench", "ports": [1]}}
         path = setup.write("config.yaml", json.dumps(config, indent=1))  # JSON is YAML
-        return [sys.executable, "-m", "charon", "run", "--config", path]
+        return [sys.executable, "-P", "-m", "charon", "run", "--config", path]
 
 
 class CharonFull(Charon):

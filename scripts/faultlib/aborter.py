@@ -1,7 +1,8 @@
 """Clients that leave in the middle, in a process: ``python -m scripts.faultlib.aborter PORT COUNT RESULT PREFIX``.
 
-Every request ends in one of :data:`MANNERS`, in turn, and then with an ordinary close or a reset. RESULT gets a JSON
-object: request id (PREFIX and a number) to [manner, when it left (monotonic seconds)].
+Every request ends in one of :data:`MANNERS`, in turn, and then with an ordinary close or a reset; one that the other
+side ends first is told as ``cut off``. RESULT gets a JSON object: request id (PREFIX and a number) to [manner, when it
+left (monotonic seconds)].
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ async def _all(port: int, count: int, prefix: str) -> dict[str, tuple[str, float
             manner, reset = MANNERS[number % 4], number // 4 % 2 == 1
             kind = f"{manner}, {'reset' if reset else 'close'}"
             name = f"{prefix}{number}"
-            left[name] = (kind, await _leave(port, name, manner, reset))
+            try:
+                left[name] = (kind, await _leave(port, name, manner, reset))
+            except ConnectionError:
+                left[name] = (f"{manner}, cut off", asyncio.get_running_loop().time())
 
     await asyncio.gather(*(client() for _ in range(AT_ONCE)))
     return left

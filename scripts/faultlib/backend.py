@@ -3,8 +3,9 @@
 Orders come as JSON lines on standard input, and each is answered by a line: ``{"set": {...}}`` changes how it behaves
 (:class:`Behaviour`), ``{"tell": true}`` asks what it has seen. It ends with its input. Times are monotonic seconds.
 
-``/wait`` is never answered, ``/download`` never ends, ``/tunnel`` becomes a WebSocket that gives back every byte; every
-other path is answered once the request has come whole.
+``/wait`` is never answered, ``/download`` never ends, ``/tunnel`` becomes a WebSocket that gives back every byte,
+``/sum/N`` is answered as :mod:`scripts.faultlib.sums` says; every other path is answered once the request has come
+whole.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import base64
 import fcntl
 import hashlib
 import json
+import os
 import random
 import struct
 import sys
@@ -21,6 +23,8 @@ import termios
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
+
+from scripts.faultlib import sums
 
 _BLOCK = b"x" * 65_536
 _SWITCH = (
@@ -41,6 +45,9 @@ class Behaviour:
 
     ``idle`` is how long, at most, a kept connection stays open after an answer; for the last ``deaf`` seconds of that
     nothing is read any more, so that what comes then is lost: the race that every keep-alive connection can run into.
+
+    With ``posts``, a file, only requests that are POST are remembered, by their ids there, a line each: they outlive a
+    backend that is killed.
     """
 
     delay: float = 0.0
@@ -49,6 +56,7 @@ class Behaviour:
     lanes: int | None = None
     idle: float | None = None
     deaf: float = 0.0
+    posts: str | None = None
 
 
 class Backend:
@@ -59,6 +67,7 @@ class Backend:
         self.idle_closed = 0
         self.races = 0
         self._lanes: asyncio.Semaphore | None = None
+        self._posts = -1
 
     def tell(self) -> dict[str, Any]:
         seen = {key: value for key, value in vars(self).items() if not key.startswith("_")}
@@ -81,9 +90,10 @@ class Backend:
         method, target, _ = first.split(" ")
         fields = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
         name = fields.get("x-id", "")
-        self.requests.append((monotonic(), method, name, target))
+        self._remember(method, name, target)
+        body = b""
         try:
-            await reader.readexactly(int(fields.get("content-length", 0)))
+            body = await reader.readexactly(int(fields.get("content-length", 0)))
             if target == "/tunnel":
                 writer.write(_SWITCH % _accept(fields["sec-websocket-key"]))
                 while data := await reader.read(65_536):
@@ -110,8 +120,19 @@ class Backend:
         elif behaviour.delay:
             await asyncio.sleep(behaviour.delay)
         status = behaviour.status if behaviour.failing and random.random() < behaviour.failing else 200
-        writer.write(b"HTTP/1.1 %d Said\r\nContent-Length: 2\r\n\r\nok" % status)
+        said = b"ok"
+        if target.startswith(sums.PATH):
+            said = sums.answer(name, method, body, int(target.removeprefix(sums.PATH)))
+        writer.write(b"HTTP/1.1 %d Said\r\nContent-Length: %d\r\n\r\n%b" % (status, len(said), said))
         return True
+
+    def _remember(self, method: str, name: str, target: str) -> None:
+        if self.behaviour.posts is None:
+            self.requests.append((monotonic(), method, name, target))
+        elif method == "POST":
+            if self._posts < 0:
+                self._posts = os.open(self.behaviour.posts, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            os.write(self._posts, f"{name}\n".encode())
 
     async def _head(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
         idle = self.behaviour.idle

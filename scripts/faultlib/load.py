@@ -1,8 +1,9 @@
 """An open-loop load generator, a process of its own: requests leave when they are due, whatever became of the others.
 
-``python -m scripts.faultlib.load SPECIFICATION RESULT``: streams of requests as JSON, and where the answers are
-written. It says ``began SECONDS`` (monotonic) when the first request is due. Latency counts from when a request was
-due, so that a stall shows in all the requests that it delays.
+``python -m scripts.faultlib.load SPECIFICATION RESULT all|failures``: streams of requests as JSON, where the result is
+written, and which answers stand in it; those that went well are counted in either case. It says ``began SECONDS``
+(monotonic) when the first request is due. Latency counts from when a request was due, so that a stall shows in all the
+requests that it delays.
 
 Every request that does not get its whole answer is a failure and is told as one, whatever the reason; nothing is tried
 again. A connection that ends while it carries no request is no failure: it is not used again, as any client does. One
@@ -17,16 +18,22 @@ import json
 import random
 import ssl
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
+from scripts.faultlib import sums
+
 PATIENCE = 15.0
 """Seconds after the last request in which answers still count."""
 
 MOST_CONNECTIONS = 2000
+
+WRONG = "wrong: "
+"""How the reason begins of an answer that came whole and is not the one that was due."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,10 @@ class Stream:
     """A connection for each request."""
     tls: bool = False
     """Over TLS; whom the other side is, is not looked at."""
+    certificates: str = ""
+    """Folder of the certificate that is shown (``client-cert.pem``, ``client-key.pem``)."""
+    checked: bool = False
+    """The path is one of :mod:`scripts.faultlib.sums`; each byte of the answer is compared."""
 
 
 class Answer(NamedTuple):
@@ -80,7 +91,19 @@ class _Request:
         length = f"Content-Length: {stream.body}\r\n" if stream.body or stream.method == "POST" else ""
         last = "Connection: close\r\n" if stream.fresh else ""
         head = f"{stream.method} {stream.path} HTTP/1.1\r\nHost: fault.test\r\nX-Id: {self.id}\r\n{last}{length}\r\n"
-        return head.encode() + b"x" * stream.body
+        return head.encode() + self.body()
+
+    def body(self) -> bytes:
+        size = self.stream.body
+        return sums.question(self.id, size) if self.stream.checked else b"x" * size
+
+    def differs(self, body: bytes) -> str:
+        """What is wrong with the body of an answer of status 200."""
+        stream = self.stream
+        if not stream.checked:
+            return ""
+        wanted = sums.answer(self.id, stream.method, self.body(), int(stream.path.removeprefix(sums.PATH)))
+        return "" if body == wanted else f"{WRONG}{body[:90]!r} and so on, {len(body)} bytes for {len(wanted)}"
 
 
 class _Connection(asyncio.Protocol):
@@ -115,9 +138,16 @@ class _Connection(asyncio.Protocol):
             return
         self._data = b""
         request, self.request = self.request, None
-        assert request is not None and self.transport is not None
-        self.generator.finish(request, int(head.split(b" ", 2)[1]), fields.get(b"x-charon-error", b"").decode())
-        if fields.get(b"connection", b"").lower() == b"close":
+        assert self.transport is not None
+        if request is None:
+            self.generator.stray(data)
+            self.transport.abort()
+            return
+        status, reason = int(head.split(b" ", 2)[1]), fields.get(b"x-charon-error", b"").decode()
+        if status == 200:
+            reason = reason or request.differs(body)
+        self.generator.finish(request, status, reason)
+        if request.stream.fresh or fields.get(b"connection", b"").lower() == b"close":
             self.transport.close()
         else:
             self.generator.idle[self.port].append(self)
@@ -134,12 +164,16 @@ class _Connection(asyncio.Protocol):
 
 
 class Generator:
-    """All streams together."""
+    """All streams together. ``answers`` are all, or without ``keep_good`` those that did not go well; ``good`` are how
+    many of each stream did, and ``milliseconds`` how many of those took how long."""
 
-    def __init__(self, streams: list[Stream]) -> None:
+    def __init__(self, streams: list[Stream], keep_good: bool = True) -> None:
         self.idle: dict[int, list[_Connection]] = {stream.port: [] for stream in streams}
         self.connections = 0
         self.answers: list[Answer] = []
+        self.good: Counter[str] = Counter()
+        self.milliseconds: Counter[int] = Counter()
+        self._keep_good = keep_good
         self._streams = streams
         self._open = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -185,7 +219,7 @@ class Generator:
 
     async def _connect(self, request: _Request) -> None:
         port = request.stream.port
-        context = _no_questions() if request.stream.tls else None
+        context = _no_questions(request.stream.certificates) if request.stream.tls else None
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: _Connection(self, port), "127.0.0.1", port, ssl=context, ssl_handshake_timeout=None
@@ -201,16 +235,26 @@ class Generator:
         stream = request.stream
         self._open -= 1
         self._changed.set()
-        self.answers.append(
-            Answer(stream.name, request.id, stream.method, request.due, request.sent, monotonic(), status, reason)
-        )
+        answer = Answer(stream.name, request.id, stream.method, request.due, request.sent, monotonic(), status, reason)
+        if good := status == 200 and not reason:
+            self.good[stream.name] += 1
+            self.milliseconds[round(answer.latency * 1000)] += 1
+        if self._keep_good or not good:
+            self.answers.append(answer)
+
+    def stray(self, data: bytes) -> None:
+        """Bytes have come that nobody has asked for."""
+        now = monotonic()
+        self.answers.append(Answer("?", "", "", now, now, now, 200, f"{WRONG}nobody asked for {data[:60]!r}"))
 
 
 @cache
-def _no_questions() -> ssl.SSLContext:
+def _no_questions(certificates: str) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    if certificates:
+        context.load_cert_chain(Path(certificates, "client-cert.pem"), Path(certificates, "client-key.pem"))
     return context
 
 
@@ -221,8 +265,10 @@ def specification(streams: list[Stream]) -> str:
 def main() -> int:
     streams = [Stream(**item) for item in json.loads(Path(sys.argv[1]).read_text())]
 
-    async def everything() -> list[Answer]:
-        return await Generator(streams).run()
+    async def everything() -> dict[str, object]:
+        generator = Generator(streams, sys.argv[3] == "all")
+        answers = await generator.run()
+        return {"answers": answers, "good": generator.good, "milliseconds": generator.milliseconds}
 
     Path(sys.argv[2]).write_text(json.dumps(asyncio.run(everything())))
     return 0

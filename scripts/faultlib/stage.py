@@ -129,11 +129,11 @@ class Crowd(Worker):
 class LoadProcess(Worker):
     """See :mod:`scripts.faultlib.load`. ``began`` is when its first request was due."""
 
-    def __init__(self, folder: Path, streams: list[Stream]) -> None:
+    def __init__(self, folder: Path, streams: list[Stream], keep: str = "all") -> None:
         self._length = max(stream.start + stream.seconds for stream in streams)
         self._result = folder / "answers"
         (folder / "streams").write_text(specification(streams))
-        super().__init__("load", str(folder / "streams"), str(self._result))
+        super().__init__("load", str(folder / "streams"), str(self._result), keep)
         self.began = float(self.line().removeprefix("began "))
 
     def wait_until(self, second: float) -> None:
@@ -141,11 +141,16 @@ class LoadProcess(Worker):
         pause(self.began + second - monotonic())
 
     def answers(self) -> list[Answer]:
-        """Everything, once the load is over."""
+        """All of them, once the load is over, or with ``keep="failures"`` those that did not go well."""
+        return [Answer(*item) for item in self.result()["answers"]]
+
+    def result(self) -> dict[str, Any]:
+        """``answers``, how many were ``good`` by stream, and how many of those took so many ``milliseconds``."""
         code = self.process.wait(max(0.0, self.began - monotonic()) + self._length + 3 * PATIENCE)
         if code:
             raise StageError(f"the load generator ended with {code}")
-        return [Answer(*item) for item in json.loads(self._result.read_text())]
+        found: dict[str, Any] = json.loads(self._result.read_text())
+        return found
 
 
 class Stage:
@@ -202,9 +207,9 @@ class Stage:
         self._stack.callback(backend.end)
         return backend
 
-    def load(self, *streams: Stream) -> LoadProcess:
-        """Load that has begun."""
-        load = LoadProcess(self.folder(), list(streams))
+    def load(self, *streams: Stream, keep: str = "all") -> LoadProcess:
+        """Load that has begun; ``keep="failures"`` counts what went well and forgets it."""
+        load = LoadProcess(self.folder(), list(streams), keep)
         self._stack.callback(load.end)
         return load
 

@@ -2,6 +2,8 @@
 # The Python environment of this repository, shared by scripts/run, scripts/test and .ci/run. Sourced, not run.
 #
 #   use_environment run|dev          makes it if need be; afterwards PYTHON is its interpreter
+#   use_compiled_environment         the same for one beside it, with Charon installed as the packages have it: compiled
+#   want_tools NAME                  adds what requirements-NAME.txt lists to it; returns 1 where that cannot be had
 #   want_programs NAME:PACKAGE ...   installs missing programs (root on Debian); returns 1 where it may not
 #
 # It lives in .venv, or where CHARON_VENV says. A stamp inside it holds a hash of everything it was made from, so the
@@ -60,8 +62,9 @@ want_programs() {
 # Prints the first interpreter that is new enough. The system's own comes first: the packages run on it, and distributions
 # build it with profiling and link-time optimisation, which hand-made ones often lack (a third of the speed).
 find_python() {
-    local name
-    for name in ${CHARON_PYTHON:+"$CHARON_PYTHON"} /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
+    local name system=
+    [[ $'\n'$(type -aP python3)$'\n' != *$'\n'/usr/bin/python3$'\n'* ]] || system=/usr/bin/python3
+    for name in ${CHARON_PYTHON:+"$CHARON_PYTHON"} $system python3 python3.13 python3.12 python3.11; do
         if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             command -v "$name"
             return 0
@@ -91,7 +94,7 @@ fingerprint() {
         "$PYTHON" -c 'import sys; print(sys.version, sys.prefix)'
         printf '%s\n' "$ROOT"
         cat "$ROOT/requirements.txt" "$ROOT/setup.py"
-        [ "$1" = dev ] && cat "$ROOT/requirements-dev.txt"
+        [ "$1" = dev ] && cat "$ROOT/requirements-dev.txt" "$ROOT/requirements-build.txt"
         :
     } | sha256sum | cut -d' ' -f1
 }
@@ -122,4 +125,44 @@ use_environment() {
         say "the environment is ready"
     fi
     exec {lock}<&-
+}
+
+# What the installed Charon was made from, sources and all.
+compiled_fingerprint() {
+    {
+        fingerprint dev
+        find "$ROOT/charon" -type f ! -path '*/__pycache__/*' ! -name '*.so' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+    } | sha256sum | cut -d' ' -f1
+}
+
+use_compiled_environment() {
+    VENV=${CHARON_VENV:-$ROOT/.venv}-compiled
+    PYTHON=$VENV/bin/python
+    want_programs gcc:gcc || fail "the data path cannot be compiled without gcc"
+    local header='import os, sysconfig; raise SystemExit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
+    use_environment dev
+    "$PYTHON" -c "$header" || { can_apt && apt_install python3-dev libc6-dev; } || fail "missing: python3-dev"
+    local stamp=$VENV/.compiled-from want
+    want=$(compiled_fingerprint)
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
+        say "compiling the data path (two to four minutes)"
+        local scratch
+        scratch=$(mktemp -d)
+        cp -r "$ROOT"/{setup.py,README.md,LICENSE,charon} "$scratch"
+        find "$scratch" \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
+        CHARON_COMPILE=1 shown "$PYTHON" -m pip install --quiet --no-deps --no-build-isolation --force-reinstall "$scratch" ||
+            { rm -rf "$scratch"; fail "the data path could not be compiled (see above)"; }
+        rm -rf "$scratch"
+        printf '%s\n' "$want" >"$stamp"
+    fi
+}
+
+# Tools that not everybody needs, or that there are not for every Python. After use_environment.
+want_tools() {
+    local file=$ROOT/requirements-$1.txt stamp=$VENV/.made-from-$1 want
+    want=$(sha256sum "$file")
+    [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && return 0
+    say "installing $(basename "$file")"
+    PIP_DISABLE_PIP_VERSION_CHECK=1 shown "$PYTHON" -m pip install --progress-bar off -r "$file" || return 1
+    printf '%s\n' "$want" >"$stamp"
 }

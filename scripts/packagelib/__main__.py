@@ -13,9 +13,12 @@ from pathlib import Path
 from time import monotonic
 
 from scripts.packagelib import packages
+from scripts.packagelib.ends import Ends
 from scripts.packagelib.machine import PROJECT, CannotBoot, CommandFailed, Machine
-from scripts.packagelib.manual import Manual
-from scripts.packagelib.steps import Repository, Steps
+from scripts.packagelib.manual import README, Manual
+from scripts.packagelib.steps import Steps
+from scripts.packagelib.subject import Repository
+from scripts.packagelib.units import Units
 
 NEWER = "0.99.0"
 REFUSING = "0.99.1"
@@ -34,7 +37,7 @@ class Table:
         print(f"==> {title}", flush=True)
         try:
             verdict, words = "passed", step()
-        except (CommandFailed, subprocess.CalledProcessError) as error:
+        except (CommandFailed, CannotBoot, subprocess.SubprocessError) as error:
             verdict, self.failed = "FAILED", True
             words = str(error) + str(getattr(error, "output", "") or "") + str(getattr(error, "stderr", "") or "")
         self.rows.append((title, verdict, monotonic() - began, words))
@@ -50,28 +53,31 @@ class Table:
         print(f"\n{len(self.rows) - failed} passed, {failed} failed")
 
 
-def play(table: Table, steps: Steps) -> None:
+def play(table: Table, steps: Steps, units: Units, ends: Ends) -> None:
     """A package's life, from its installation to its end; without the first two nothing else makes sense."""
     if not (table.check("apt install", steps.install) and table.check("start", steps.start)):
         return
     life: list[tuple[str, Callable[[], str]]] = [
-        ("sandbox", steps.sandbox),
+        ("sandbox", units.sandbox),
+        ("sidecar first", units.sidecar),
         ("reload", steps.reload),
         ("reload with a mistake", steps.bad_reload),
         ("logrotate under load", steps.rotate),
         ("kill -9", steps.killed),
         ("restart under load", steps.restart),
         ("replace under load", steps.replace),
-        ("boot", steps.reboot),
+        ("boot", units.reboot),
         ("certificates", steps.certificates),
-        ("interception", steps.intercept),
+        ("interception", units.intercept),
         ("apt upgrade under load", steps.upgrade),
         ("refused upgrade", steps.refused_upgrade),
         ("roll back under load", steps.roll_back),
         ("commands to look with", steps.debug),
-        ("apt remove", steps.remove),
-        ("apt purge", steps.purge),
-        ("rpm", steps.rpm),
+        ("apt remove", ends.remove),
+        ("apt purge", ends.purge),
+        ("apt, from a file", ends.from_file),
+        ("from a clone", ends.from_clone),
+        ("rpm", ends.rpm),
     ]
     for title, step in life:
         table.check(title, step)
@@ -87,10 +93,12 @@ def main() -> int:
     machine = Machine(scratch / "root", Path(os.environ["CHARON_PACKAGE_ROOT_TAR"]))
     try:
         try:
-            table.check("the root boots", lambda: f"in {machine.boot():.1f} s")
+            took = machine.boot()
         except CannotBoot as error:
-            print(f"\n*** THE PACKAGES WERE NOT TESTED: systemd-nspawn cannot boot a root here: {error} ***\n")
+            untested = "THE PACKAGES WERE NOT TESTED (built, installed, upgraded, removed)"
+            print(f"\n*** {untested}: systemd-nspawn cannot boot a root here: {error} ***\n")
             return 1 if os.environ.get("CHARON_PACKAGES_TEST") == "required" else 0
+        table.check("the root boots", lambda: f"in {took:.1f} s")
         return _with(machine, table, scratch, arguments.packages)
     finally:
         if arguments.keep:
@@ -102,10 +110,10 @@ def main() -> int:
 
 
 def _with(machine: Machine, table: Table, scratch: Path, ready_made: Path | None) -> int:
-    first, first_rpm = packages.found(ready_made) if ready_made else packages.build(
-        PROJECT, scratch / "first", tests=True
+    first, first_rpm = (
+        packages.found(ready_made) if ready_made else packages.build(PROJECT, scratch / "first", tests=True)
     )
-    source = packages.copy_of_the_project(scratch / "source", NEWER)
+    source = packages.later_version(packages.copy_of_the_project(scratch / "source"), NEWER)
     newer, newer_rpm = packages.build(source, scratch / "newer", tests=False)
     debs = {"first": first, "newer": newer, "refusing": packages.refusing(newer, scratch, REFUSING)}
     sizes = ", ".join(f"{file.name} {file.stat().st_size / 1e6:.1f} MB" for file in (first, first_rpm))
@@ -116,12 +124,17 @@ def _with(machine: Machine, table: Table, scratch: Path, ready_made: Path | None
     for name, file in (("rpm", first_rpm), ("rpm-newer", newer_rpm)):
         (machine.root / "srv" / name).mkdir()
         shutil.copy(file, machine.root / "srv" / name)
-    manual = Manual()
+    packages.copy_of_the_project(machine.root / "srv/clone")
+    (machine.root / "srv/clone/dist").mkdir()
+    shutil.copy(first, machine.root / "srv/clone/dist")
+    shutil.copytree(os.environ["CHARON_WHEELS"], machine.root / "srv/wheels")
+    manual, readme = Manual(), Manual(README, only=("Install",))
     repository = Repository(machine, debs, packages.signer(scratch / "gnupg"))
-    play(table, Steps(machine, manual, repository))
+    subject = machine, manual, readme, repository
+    play(table, Steps(*subject), Units(*subject), Ends(*subject))
     if not table.failed:
-        left = manual.left()
-        table.check("docs/operations.md", lambda: "every command was run" if not left else _unrun(left))
+        left = manual.left() + readme.left()
+        table.check("documents", lambda: "every command was run" if not left else _unrun(left))
     table.show()
     return 1 if table.failed else 0
 

@@ -23,7 +23,7 @@ class Load:
         machine.write("/srv/load/load.json", json.dumps([kept, kept | {"name": "fresh", "fresh": True}]))
 
     def __enter__(self) -> Load:
-        script = "cd /srv/load && exec python3 -m scripts.faultlib.load load.json answers.json"
+        script = "cd /srv/load && exec python3 -m scripts.faultlib.load load.json answers.json all"
         self._process = subprocess.Popen(
             self.machine.command(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -46,7 +46,7 @@ class Load:
     ) -> None:
         self._process.communicate(timeout=self._seconds + 60)
         if kind is None:
-            answers: list[list[Any]] = json.loads(self.machine.read("/srv/load/answers.json"))
+            answers: list[list[Any]] = json.loads(self.machine.read("/srv/load/answers.json"))["answers"]
             if len(answers) != self.total:
                 raise CommandFailed(f"{len(answers)} answers to {self.total} requests")
             self.failures = [f"{status} {reason}" for *_, status, reason in answers if status != 200]

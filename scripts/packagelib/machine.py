@@ -11,8 +11,10 @@ from pathlib import Path
 from time import monotonic, sleep
 
 PROJECT = Path(__file__).resolve().parents[2]
-BOOT_SECONDS = 60.0
+BOOT_SECONDS = 180.0
 POLL = 0.05
+FIRST = ("nice", "-n", "-5")
+"""Before a command in the machine, or that is it: what is measured there is not to be what else this machine does."""
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -62,7 +64,7 @@ class Machine:
         log = self.root.with_suffix(".boot.log").open("wb")
         with log:
             self._nspawn = subprocess.Popen(
-                ["systemd-nspawn", "--quiet", "--boot", "--private-network", "--register=no", "--keep-unit"]
+                [*FIRST, "systemd-nspawn", "--quiet", "--boot", "--private-network", "--register=no", "--keep-unit"]
                 + ["--console=passive", f"--machine={self._name}", f"--directory={self.root}"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -82,17 +84,17 @@ class Machine:
         if not children:
             return False
         self._init = int(children[0])
-        state = self.run("systemctl is-system-running", check=False, seconds=10).strip()
+        state = self.run("systemctl is-system-running", check=False, seconds=60).strip()
         return state in ("running", "degraded")
 
     def stop(self) -> None:
-        """Shut it down as its own poweroff does; after half a minute by force."""
+        """Shut it down as its own poweroff does; after two minutes by force."""
         if self._nspawn is None:
             return
         if self._init and self._nspawn.poll() is None:
             self.run("systemctl poweroff", check=False)
         try:
-            self._nspawn.wait(timeout=60)
+            self._nspawn.wait(timeout=120)
         except subprocess.TimeoutExpired:
             self._nspawn.kill()
             self._nspawn.wait()
@@ -107,10 +109,10 @@ class Machine:
     def command(self, script: str) -> list[str]:
         """The command that runs a shell script in it, as root."""
         environment = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
-        inside = ["nsenter", "--target", str(self._init), "--all", "/usr/bin/env", "-i", *environment]
+        inside = [*FIRST, "nsenter", "--target", str(self._init), "--all", "/usr/bin/env", "-i", *environment]
         return [*inside, "/bin/bash", "-e", "-o", "pipefail", "-c", script]
 
-    def run(self, script: str, *, check: bool = True, seconds: float = 120) -> str:
+    def run(self, script: str, *, check: bool = True, seconds: float = 300) -> str:
         """Run a shell script, and return what it printed. Raises CommandFailed."""
         try:
             done = subprocess.run(

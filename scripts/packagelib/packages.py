@@ -35,8 +35,8 @@ def found(folder: Path) -> tuple[Path, Path]:
     return next(folder.glob("charon_*.deb")), next(folder.glob("charon-*.rpm"))
 
 
-def copy_of_the_project(folder: Path, version: str) -> Path:
-    """The project as it stands here, as another version of itself."""
+def copy_of_the_project(folder: Path) -> Path:
+    """The project as it stands here."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"],
         cwd=PROJECT,
@@ -47,6 +47,11 @@ def copy_of_the_project(folder: Path, version: str) -> Path:
         if (PROJECT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(PROJECT / name, folder / name, follow_symlinks=False)
+    return folder
+
+
+def later_version(folder: Path, version: str) -> Path:
+    """The project in ``folder`` as another version of itself."""
     package = folder / "charon/__init__.py"
     package.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{version}"', package.read_text()))
     changes = folder / "debian/changelog"

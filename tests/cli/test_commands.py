@@ -116,7 +116,8 @@ def test_the_version_names_what_charon_runs_on() -> None:
     done = python("-m", "charon", "version")
     assert done.returncode == 0
     assert re.fullmatch(
-        r"charon \d+\.\d+\.\d+\nPython 3\.\d+\.\d+\S* \(\w+\)\ngevent \S+\nevent loop lib\w+\.\w+, \w+\n", done.stdout
+        r"charon \d+\.\d+\.\d+\ndata path (?:not )?compiled\n"
+        r"Python 3\.\d+\.\d+\S* \(\w+\)\ngevent \S+\nevent loop lib\w+\.\w+, \w+\n", done.stdout
     )
 
 

@@ -81,7 +81,7 @@ def test_the_words_are_those_of_the_data_path() -> None:
         (
             "jaeger_endpoint",
             "http://u:p@a/",
-            "'http://u:p@a/' is not an endpoint; write http://host:port/path or https://...",
+            "'http://***@a/' is not an endpoint; write http://host:port/path or https://...",
         ),
     ],
 )

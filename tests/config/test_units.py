@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charon.base.units import format_duration, format_size, in_words, parse_duration, parse_size
+from charon.base.units import format_duration, format_size, in_words, parse_duration, parse_size, quoted
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,17 @@ def test_nothing_but_a_refusal_comes_of_any_text(text: str) -> None:
 )
 def test_times_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("http://user:pass@host/x", "'http://***@host/x'"),
+        ("https://token@host", "'https://***@host'"),
+        ("redis://:pass@host and http://a:b@c", "'redis://***@host and http://***@c'"),
+        ("http://host/@x", "'http://host/@x'"),
+        ("user:pass@host", "'user:pass@host'"),
+    ],
+)
+def test_a_quotation_has_no_password_of_a_url(value: str, shown: str) -> None:
+    assert quoted(value) == shown

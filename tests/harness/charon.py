@@ -17,7 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness import PATIENCE
-from tests.harness.waiting import eventually
+from tests.harness.waiting import alive, eventually
 
 LogLine = dict[str, Any]
 Metrics = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -130,6 +130,7 @@ class CharonProcess:
     def start(self, *, wait: bool = True) -> None:
         """Run ``charon run``; with ``wait``, until it serves."""
         self._socket_folder.mkdir(exist_ok=True)
+        since = len(self.log_lines())  # it may have run before
         running.append(self)
         command = [*self._prefix, sys.executable, "-m", "charon", *self._command, "--config", str(self.config_path)]
         fds = [fd for _, fd in self._sockets]
@@ -152,7 +153,7 @@ class CharonProcess:
         self._reader.start()
         if wait:
             try:
-                self.wait_for_event("charon_proxy_started")
+                self.wait_for_event("charon_proxy_started", since=since)
             except BaseException:
                 self.end()
                 raise
@@ -179,6 +180,27 @@ class CharonProcess:
         self._reader.join(timeout)
         assert not self._reader.is_alive(), "a process of Charon's still holds its standard output"
         return code
+
+    def kill(self) -> None:
+        """End the supervisor and its workers at once, with no chance to clear up."""
+        supervisor, workers = self.pid, self.worker_pids()
+        assert supervisor is not None
+        for pid in (supervisor, *workers):
+            os.kill(pid, signal.SIGKILL)
+        assert self.wait() == -signal.SIGKILL
+        eventually(lambda: not any(alive(pid) for pid in workers))
+
+    def type(self, *words: str) -> tuple[int, str]:
+        """Exit code of the command ``charon WORDS`` where this one runs, and what it says: on standard output, or else
+        on standard error."""
+        done = subprocess.run(
+            [*self._prefix, sys.executable, "-m", "charon", *words, "--config", str(self.config_path)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        return done.returncode, done.stdout or done.stderr
 
     def stop(self, timeout: float = PATIENCE) -> int:
         """Stop it in the orderly way (SIGTERM); the exit code."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from tests.harness import PATIENCE
 T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
+_numbers = itertools.count(1)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 available = os.geteuid() == 0 and shutil.which("ip") is not None
@@ -106,7 +108,7 @@ def _enter(namespace: int) -> None:
 @contextmanager
 def two_hosts() -> Iterator[tuple[Host, Host]]:
     """Two hosts, ``a`` and ``b``, and a cable between them; gone at the end of the block."""
-    own = os.getpid()
+    own = f"{os.getpid()}-{next(_numbers)}"
     left = Host(f"charon-test-{own}-a", "10.77.0.1", "fd77::1")
     right = Host(f"charon-test-{own}-b", "10.77.0.2", "fd77::2")
     with ExitStack() as stack:
@@ -114,12 +116,26 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
             _ip("netns", "add", host.name)
             stack.callback(_ip, "netns", "del", host.name)
             _ip("-n", host.name, "link", "set", "lo", "up")
-        _ip("link", "add", "cable", "netns", left.name, "type", "veth", "peer", "name", "cable", "netns", right.name)
-        for host in (left, right):
-            _ip("-n", host.name, "addr", "add", f"{host.ip}/24", "dev", "cable")
-            _ip("-n", host.name, "addr", "add", f"{host.ip6}/64", "dev", "cable", "nodad")
-            _ip("-n", host.name, "link", "set", "cable", "up")
+        _join(left, right)
         yield left, right
+
+
+def reboot(host: Host, other: Host) -> None:
+    """``host``, which has a cable to ``other``, with a kernel that knows nothing any more. What runs there has to be
+    ended before; sockets that are left over are of the world before."""
+    _ip("-n", host.name, "link", "del", "cable")
+    _ip("netns", "del", host.name)
+    _ip("netns", "add", host.name)
+    _ip("-n", host.name, "link", "set", "lo", "up")
+    _join(host, other)
+
+
+def _join(left: Host, right: Host) -> None:
+    _ip("link", "add", "cable", "netns", left.name, "type", "veth", "peer", "name", "cable", "netns", right.name)
+    for host in (left, right):
+        _ip("-n", host.name, "addr", "add", f"{host.ip}/24", "dev", "cable")
+        _ip("-n", host.name, "addr", "add", f"{host.ip6}/64", "dev", "cable", "nodad")
+        _ip("-n", host.name, "link", "set", "cable", "up")
 
 
 def _ip(*arguments: str) -> None:

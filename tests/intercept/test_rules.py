@@ -135,6 +135,7 @@ def test_the_kernel_takes_them_and_shows_them_again(host: Host, spec: InterceptS
         assert listed is not None
         assert rules.difference(wanted, listed) is None
         assert rules.in_force(listed) and not rules.is_quiet(listed)
+        assert rules.in_force(listed.replace("elements = { tcp ", "elements = { 6 "))  # without /etc/protocols
         other = rules.table(replace(spec, hold=20.0), PLACE)
         assert (
             rules.difference(other, listed)

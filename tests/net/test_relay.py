@@ -11,8 +11,8 @@ import pytest
 from gevent import Greenlet, socket
 
 from charon.base.errors import CLIENT_ABORT, IDLE_TIMEOUT, UPSTREAM_RESET
-from charon.net import relay as module
-from charon.net.relay import PIPE_SIZE, Relay, RelayEnded
+from charon.net.flow import PIPE_SIZE, pipes
+from charon.net.relay import Relay, RelayEnded
 from charon.net.stream import Stream
 from charon.net.tasks import names, spawn
 from tests.net.support import Wires, read_all, reset, until
@@ -99,36 +99,23 @@ def test_bulk_both_ways_at_once_is_byte_exact_and_goes_through_pipes(join: Join)
     relay = joined.finish()
     assert relay.reason is None
     assert relay.client.received == relay.client.sent == size
-    assert module._spare, "the bulk was copied, not spliced"
+    assert pipes.spare, "the bulk was copied, not spliced"
 
 
 def test_bulk_takes_a_pipe_and_small_messages_give_it_back(join: Join) -> None:
     joined = join()
-    module._spare.clear()
-    borrowed = []
     reading = spawn("reader", lambda: sum(len(joined.server.recv(1 << 20)) for _ in iter(int, 1)))
-
-    original = module._new_pipe
-
-    def counting() -> tuple[int, int]:
-        borrowed.append(original())
-        return borrowed[-1]
-
-    module._new_pipe = counting
-    try:
-        joined.client.sendall(bytes(8_000_000))
-        until(lambda: joined.relay.upstream.sent == 8_000_000)
-        assert len(borrowed) == 1
-        sent = 8_000_000
-        for _ in range(60):
-            joined.client.sendall(b"small")
-            sent += 5
-            until(lambda: joined.relay.upstream.sent == sent)  # noqa: B023 - used at once
-        assert module._spare == borrowed  # the pipe is free again
-    finally:
-        module._new_pipe = original
-        reading.kill()
-        joined.running.kill()
+    joined.client.sendall(bytes(8_000_000))
+    until(lambda: joined.relay.upstream.sent == 8_000_000)
+    assert (pipes.open, pipes.spare) == (1, [])
+    sent = 8_000_000
+    for _ in range(60):
+        joined.client.sendall(b"small")
+        sent += 5
+        until(lambda: joined.relay.upstream.sent == sent)  # noqa: B023 - used at once
+    assert len(pipes.spare) == pipes.open == 1, "the pipe is free again"
+    reading.kill()
+    joined.running.kill()
 
 
 def test_a_pipe_with_bytes_left_in_it_never_serves_another_pair(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,32 +126,13 @@ def test_a_pipe_with_bytes_left_in_it_never_serves_another_pair(join: Join, monk
         raise RelayEnded
 
     joined = join()
-    module._spare.clear()
     sending = spawn("sender", joined.client.sendall, bytes(50_000_000))
     reading = spawn("reader", lambda: sum(len(joined.server.recv(1 << 20)) for _ in iter(int, 1)))
     monkeypatch.setattr(Stream, "give_way", stop_here)
     until(lambda: stopped)
     for task in (sending, reading, joined.running):
         task.kill()
-    for pipe in module._spare:
-        with pytest.raises(BlockingIOError):
-            os.read(pipe[0], 1)
-
-
-def test_without_descriptors_for_a_pipe_it_goes_on_copying(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none_left() -> tuple[int, int]:
-        raise OSError(24, "Too many open files")
-
-    monkeypatch.setattr(module, "_new_pipe", none_left)
-    module._spare.clear()
-    joined = join()
-    data = os.urandom(3_000_000)
-    reading = spawn("reader", read_all, joined.server)
-    joined.client.sendall(data)
-    joined.client.shutdown(1)
-    assert reading.get() == data
-    joined.server.shutdown(1)
-    assert joined.finish().reason is None
+    assert (pipes.open, pipes.spare) == (0, [])
 
 
 def test_an_idle_relay_ends_with_its_reason(join: Join) -> None:

@@ -19,8 +19,9 @@ from charon.config.snapshot import ClientTlsSpec, EndpointSpec, ServerTlsSpec, S
 from charon.net.relay import Relay
 from charon.net.stream import DeadlineExceeded, Peer, Stream
 from charon.net.tasks import spawn
-from charon.net.tls import ClientTls, Contexts, EndpointTls, ServerTls, TlsError, client_context
-from charon.net.tls_stream import NotTls, TlsStream
+from charon.net.tls import ClientTls, Contexts, EndpointTls, ServerTls, client_context
+from charon.net.tls_failures import NotTls, TlsError
+from charon.net.tls_stream import TlsStream
 from tests.harness.authority import Authority, Leaf
 from tests.net.support import Wires, until
 

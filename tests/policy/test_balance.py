@@ -117,6 +117,12 @@ class TestRoundRobin:
         assert [chooser.pick(lambda index: index != 1) for _ in range(4)] == [0, 2, 0, 2]
         assert [chooser.pick(everyone) for _ in range(3)] == [0, 1, 2]
 
+    def test_who_was_passed_by_is_due_again_a_stride_later(self) -> None:
+        chooser = RoundRobin([2, 1])
+        assert [chooser.pick(everyone) for _ in range(2)] == [0, 0]
+        assert chooser.pick(lambda index: index == 0) == 0, "it was the other's turn"
+        assert [chooser.pick(everyone) for _ in range(2)] == [0, 1]
+
     def test_workers_do_not_all_begin_with_the_same_endpoint(self) -> None:
         firsts = {build("round_robin", endpoints(*[1] * 4), seed).pick(everyone) for seed in range(50)}
         assert firsts == {0, 1, 2, 3}

@@ -19,6 +19,7 @@ from charon.policy.breaker import (
     State,
     admit,
     failure,
+    of_words,
     release,
     retry_after,
     success,
@@ -125,15 +126,15 @@ def test_retry_after() -> None:
 
 def test_a_row_of_words_is_a_breaker() -> None:
     row = array("d", bytes(8 * WORDS))
-    assert Breaker._make(row) == FRESH
+    assert of_words(row) == FRESH
     for step in range(3):
-        row[:] = array("d", failure(Breaker._make(row), SPEC, NOW + step, trial=False))
+        row[:] = array("d", failure(of_words(row), SPEC, NOW + step, trial=False))
     assert row[0] == State.OPEN
-    b, admission = admit(Breaker._make(row), SPEC, NOW + 22, 3)
+    b, admission = admit(of_words(row), SPEC, NOW + 22, 3)
     row[:] = array("d", b)
     assert admission is Admission.TRIAL
-    assert release(Breaker._make(row), 3).trial == 0
-    assert success(Breaker._make(row), SPEC, NOW + 23, trial=True).state == State.CLOSED
+    assert release(of_words(row), 3).trial == 0
+    assert success(of_words(row), SPEC, NOW + 23, trial=True).state == State.CLOSED
 
 
 # -- the error rate ---------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from charon.policy.health import (
     may_eject,
     next_delay,
     observe,
+    of_words,
     success,
 )
 
@@ -187,11 +188,11 @@ def test_one_that_could_not_be_set_aside_is_as_soon_as_there_is_room() -> None:
 
 def test_a_row_of_words_is_passive_state() -> None:
     row = array("d", bytes(8 * PASSIVE_WORDS))
-    assert Passive._make(row) == UNHARMED
+    assert of_words(row) == UNHARMED
     for now in (NOW, NOW + 30):
         for _ in range(3):
-            row[:] = array("d", failure(Passive._make(row), SPEC, now, 0, 2))
-    assert Passive._make(row).ejected_until == NOW + 30 + 60
+            row[:] = array("d", failure(of_words(row), SPEC, now, 0, 2))
+    assert of_words(row).ejected_until == NOW + 30 + 60
 
 
 @given(

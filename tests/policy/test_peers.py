@@ -60,3 +60,10 @@ def test_names_cannot_break_out_of_the_field() -> None:
         names(("URI", 'https://a/;b,c="d\\'), ("DNS", "x\r\ny"), ("URI", "https://a/\r\nX: y"), ("DNS", "ä"))
     )
     assert forwarded_client_cert(peer, "ab", None) == b'Hash=ab;URI="https://a/;b,c=\\"d\\\\"'
+
+
+def test_an_identity_shows_who_it_is() -> None:
+    shop = ("URI", "spiffe://example.org/shop"), ("DNS", "shop.test")
+    assert repr(identity(names(*shop))) == "<Identity spiffe://example.org/shop>"
+    assert repr(identity(names(("URI", "urn:a"), ("DNS", "a"), ("DNS", "b")))) == "<Identity urn:a a b>"
+    assert repr(identity({})) == "<Identity without names>"

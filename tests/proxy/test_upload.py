@@ -38,6 +38,9 @@ class Client:
         self.cutoff = NEVER
         self.stream = self
 
+    def flow_to(self, target: object) -> None:
+        """It is no body that could be spliced."""
+
     def next(self, patience: float) -> bytes:
         self.waits.append(patience)
         if patience < self.every:

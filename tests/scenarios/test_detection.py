@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,8 @@ def data_of(case: dict[str, str]) -> bytes:
 def tell(connection: Connection) -> None:
     """Answer HTTP requests, and echo all else."""
     while data := connection.sock.recv(65_536):
-        connection.send(http_response(200, data.partition(b" ")[0]) if b" HTTP/1.1\r\n" in data else data)
+        request = re.match(rb"([A-Z_-]+) \S+ HTTP/1.1\r\n", data)
+        connection.send(http_response(200, request[1]) if request else data)
 
 
 def speak_first(connection: Connection) -> None:

@@ -6,9 +6,9 @@ The programs run as user 65534 on host ``a``; only that user's connections are t
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -177,6 +177,36 @@ def test_inbound_to_a_port(world: World, charon: CharonProcess) -> None:
     assert all(line["destination"] != "10.77.0.1:22" for line in charon.log_lines("tcp_connection"))
 
 
+@pytest.mark.slow
+def test_programs_of_a_control_group_or_a_group(world: World, start_charon: StartCharon) -> None:
+    """And nobody else's connections."""
+    # A namespace's command has a /sys of its own, without the control groups.
+    cgroups = "mount -t cgroup2 none /sys/fs/cgroup && cd /sys/fs/cgroup && "
+    name = f"charon-test-{os.getpid()}"
+    intercept = {"outbound": {"listener": "out", "cgroups": [f"{name}/app"], "groups": [APP]}, "enabled": True}
+    listeners = [{"name": "out", "address": ":15001", "protocol": "auto", "original_destination": True}]
+    inside = ["sh", "-c", cgroups + 'exec "$@"', "sh"]
+
+    def curl(path: str, cgroup: str, *prefix: str) -> None:
+        step = f"{cgroups} echo 0 > {cgroup}/cgroup.procs && exec " + " ".join(prefix)
+        url = f"http://{world.a.ip}:9000{path}"
+        assert world.b.command("sh", "-c", f"{step} curl -s --max-time {PATIENCE:g} {url}") == "9000"
+
+    world.b.command("sh", "-c", f"{cgroups} mkdir -p {name}/app/below {name}/other")
+    try:
+        charon = start_charon({"listeners": listeners, "intercept": intercept}, prefix=[*world.b.prefix, *inside])
+        curl("/none", ".")
+        curl("/other", f"{name}/other")
+        curl("/app", f"{name}/app")
+        curl("/below", f"{name}/app/below")
+        curl("/group", ".", "setpriv", f"--regid={APP}", "--clear-groups")
+        charon.wait_for_event("http_request", path="/group")
+        assert [line["path"] for line in charon.log_lines("http_request")] == ["/app", "/below", "/group"]
+        assert charon.stop() == 0
+    finally:
+        world.b.command("sh", "-c", f"{cgroups} rmdir {name}/app/below {name}/app {name}/other {name}")
+
+
 def test_udp_is_untouched(world: World, charon: CharonProcess) -> None:
     with world.b.inside():
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -206,7 +236,7 @@ def test_connections_are_counted_by_what_became_of_them(world: World, charon: Ch
     assert sample(counted, "charon_intercept_active") == 1
     shown = json.loads(charon.admin("/api/status")[1])["interception"]
     assert shown["up"] and shown["trouble"] is None and shown["connections"]["inbound"]["refused"] >= 1
-    table = world.a.command(sys.executable, "-m", "charon", "status", "--config", str(charon.config_path))
+    _, table = charon.type("status")
     assert "\ninterception\n" in table and "refused" in table
 
 

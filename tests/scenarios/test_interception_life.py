@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,13 +16,14 @@ from tests.conftest import StartCharon
 from tests.harness import PATIENCE
 from tests.harness.backends import ScriptedBackend, answering, http_response
 from tests.harness.charon import CharonProcess
-from tests.harness.namespaces import Host, need_interception, two_hosts
-from tests.harness.waiting import alive, eventually
+from tests.harness.namespaces import Host, need_interception, reboot, two_hosts
+from tests.harness.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
 CONFIG: dict[str, Any] = {
     "workers": 1,
+    "drain_timeout": "30s",
     "listeners": [
         {"name": "out", "address": ":15001", "protocol": "auto", "original_destination": True},
         {"name": "in", "address": ":15006", "protocol": "auto", "original_destination": True},
@@ -47,22 +46,15 @@ class World:
 
     def __init__(self, a: Host, b: Host, stack: ExitStack) -> None:
         self.a, self.b = a, b
-        for host, ports in ((b, (80, 22)), (a, (9000, 22))):
-            with host.inside():
-                for port in ports:
-                    answer = answering(http_response(200, str(port).encode()))
-                    stack.enter_context(ScriptedBackend(answer, host=host.ip, port=port))
+        self.stack = stack
+        self.serve(b, 80, 22)
+        self.serve(a, 9000, 22)
 
-    def command(self, charon: CharonProcess, *words: str) -> tuple[int, str]:
-        """Exit code of ``charon intercept`` on ``a``, and its words: on standard output, or else on standard error."""
-        done = subprocess.run(
-            [*self.a.prefix, sys.executable, "-m", "charon", "intercept", *words, "--config", str(charon.config_path)],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        return done.returncode, done.stdout or done.stderr
+    def serve(self, host: Host, *ports: int) -> None:
+        with host.inside():
+            for port in ports:
+                answer = answering(http_response(200, str(port).encode()))
+                self.stack.enter_context(ScriptedBackend(answer, host=host.ip, port=port))
 
     def gets(self, source: Host, target: Host, port: int) -> str | None:
         """What ``source`` gets from ``target``; None when it cannot be reached."""
@@ -120,29 +112,19 @@ def running(world: World, start_shared_charon: StartCharon) -> Iterator[CharonPr
     assert not world.is_there() and world.is_open()
 
 
-def kill(charon: CharonProcess) -> None:
-    """End the supervisor and its workers at once, with no chance to clear up."""
-    pids = [charon.pid, *charon.worker_pids()]
-    for pid in pids:
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-    assert charon.wait() == -signal.SIGKILL
-    eventually(lambda: not any(alive(pid) for pid in pids[1:]))
-
-
 class TestWhileOneRuns:
     """All of these leave it as it was."""
 
     def test_the_rules_are_what_is_wanted(self, world: World, running: CharonProcess) -> None:
         world.carried(running)
-        assert world.command(running, "check") == (0, "the kernel has what is wanted\n")
-        assert "redirect to :15001" in world.command(running, "show")[1]
+        assert running.type("intercept", "check") == (0, "the kernel has what is wanted\n")
+        assert "redirect to :15001" in running.type("intercept", "show")[1]
 
     def test_a_killed_worker_is_no_matter(self, world: World, running: CharonProcess) -> None:
         os.kill(running.worker_pids()[0], signal.SIGKILL)
         running.wait_for_events("worker_started", 2)
         world.carried(running)
-        assert world.command(running, "check")[0] == 0
+        assert running.type("intercept", "check")[0] == 0
 
     def test_a_stopped_supervisor_gives_no_sign_of_life(self, world: World, running: CharonProcess) -> None:
         running.signal(signal.SIGSTOP)
@@ -176,6 +158,29 @@ class TestWhileOneRuns:
         assert found.startswith("there is a rule that is not Charon's: ")
         world.carried(running)
 
+    def test_a_firewall_that_is_loaded_anew_stays_beside_them(self, world: World, running: CharonProcess) -> None:
+        """As firewalld and nftables.service do it: everything away, their own tables in, in one transaction."""
+        since = len(running.log_lines())
+        for _ in range(2):
+            world.a.nft(
+                "flush ruleset\n"
+                "table inet firewalld {\n"
+                " chain nat { type nat hook prerouting priority dstnat + 10; tcp dport 8000 redirect to :9000; }\n"
+                " chain wall { type filter hook input priority filter + 10; policy drop; iif lo accept;"
+                " ct state established,related accept; ct status dnat accept; tcp dport { 22, 9000 } accept;"
+                " meta l4proto { icmp, icmpv6 } accept; }\n"
+                "}"
+            )
+            assert world.is_open()
+        running.wait_for_event("intercept_restored", since=since)
+        world.carried(running)
+        assert world.gets(world.b, world.a, 8000) == "9000"
+        rules = world.a.rules()
+        assert rules.count("table inet firewalld") == rules.count("table inet charon") == 1
+        assert running.type("intercept", "check") == (0, "the kernel has what is wanted\n")
+        world.a.nft("delete table inet firewalld")
+        world.carried(running)
+
 
 def test_connections_that_are_open_go_on(world: World, start: Start) -> None:
     """Those from before the rules are not taken, those that are carried do not end with the rules."""
@@ -191,14 +196,14 @@ def test_connections_that_are_open_go_on(world: World, start: Start) -> None:
             sock.sendall(request)
             assert sock.recv(65_536).endswith(b"80")
         charon.wait_for_events("http_request", 1)
-        assert world.command(charon, "down") == (0, "down\n")
-        assert world.command(charon, "check")[0] == 0
+        assert charon.type("intercept", "down") == (0, "down\n")
+        assert charon.type("intercept", "check")[0] == 0
         through.sendall(request)
         assert through.recv(65_536).endswith(b"80")
         charon.wait_for_events("http_request", 2)
     assert "redirect" not in world.a.rules() and world.is_open()
     assert len(charon.log_lines("http_request")) == 2, "what was taken away stays away"
-    assert world.command(charon, "up") == (0, "up\n")
+    assert charon.type("intercept", "up") == (0, "up\n")
     world.carried(charon)
     with world.a.inside():
         last = socket.create_connection((world.b.ip, 80), PATIENCE)
@@ -211,8 +216,8 @@ def test_connections_that_are_open_go_on(world: World, start: Start) -> None:
         assert last.recv(65_536).endswith(b"80"), "what is under way at a stop is finished"
     assert charon.wait() == 0
     assert not world.is_there() and "table inet other" in world.a.rules()
-    assert world.command(charon, "check")[0] == 0
-    assert world.command(charon, "up") == (
+    assert charon.type("intercept", "check")[0] == 0
+    assert charon.type("intercept", "up") == (
         3,
         "charon: no Charon is running to which the rules could lead; it puts them up when it starts\n",
     )
@@ -220,17 +225,37 @@ def test_connections_that_are_open_go_on(world: World, start: Start) -> None:
 
 def test_killed_with_no_chance_to_clear_up(world: World, start: Start) -> None:
     charon = start()
-    kill(charon)
+    charon.kill()
     eventually(world.is_open)  # the kernel ends the rules by itself
-    code, text = world.command(charon, "check")
+    code, text = charon.type("intercept", "check")
     assert (code, text) == (1, "there is a table that nobody keeps; charon intercept down removes it\n")
     second = start()
     world.carried(second)
     assert world.a.rules().count("table inet charon") == 1
-    kill(second)
-    assert world.command(charon, "down") == (0, "down\n")
+    second.kill()
+    assert charon.type("intercept", "down") == (0, "down\n")
     assert not world.is_there() and world.is_open()
-    assert world.command(charon, "down") == (0, "there were no rules\n")
+    assert charon.type("intercept", "down") == (0, "there were no rules\n")
+
+
+@pytest.mark.parametrize("on_stop", ["open", "closed"])
+def test_a_reboot_leaves_no_rule_and_a_start_brings_them_back(start_charon: StartCharon, on_stop: str) -> None:
+    need_interception()
+    with two_hosts() as (a, b), ExitStack() as stack:
+        world = World(a, b, stack)
+        charon = start_charon(config(on_stop=on_stop), prefix=a.prefix)
+        world.carried(charon)
+        charon.kill()  # as a power cut does
+        reboot(a, b)
+        world.serve(a, 9000, 22)
+        assert not a.rules().strip() and world.is_open()
+        charon.start()
+        world.carried(charon)
+        assert charon.type("intercept", "check") == (0, "the kernel has what is wanted\n")
+        assert a.rules().count("table inet") == 1
+        assert charon.stop() == 0
+        assert charon.type("intercept", "down") == (0, "there were no rules\n" if on_stop == "open" else "down\n")
+        assert not a.rules().strip() and world.is_open()
 
 
 def test_an_upgrade_hands_the_rules_on(world: World, start: Start) -> None:
@@ -282,19 +307,19 @@ def test_a_reload_changes_the_rules_and_ends_them(world: World, start: Start) ->
 def test_closed_on_stop(world: World, start: Start) -> None:
     charon = start(config(on_stop="closed"))
     world.carried(charon)
-    kill(charon)
+    charon.kill()
     assert world.gets(world.a, world.b, 80) is None and world.gets(world.b, world.a, 9000) is None
     assert world.gets(world.b, world.a, 22) == "22" and world.gets(world.a, world.b, 22) == "22"
-    assert world.command(charon, "check") == (0, "the kernel has what is wanted\n")
-    assert world.command(charon, "down", "--stopping") == (0, "the rules stay, as on_stop is closed\n")
-    assert world.command(charon, "down") == (0, "down\n")
+    assert charon.type("intercept", "check") == (0, "the kernel has what is wanted\n")
+    assert charon.type("intercept", "down", "--stopping") == (0, "the rules stay, as on_stop is closed\n")
+    assert charon.type("intercept", "down") == (0, "down\n")
     assert world.is_open()
-    assert world.command(charon, "check") == (1, "the table is not there\n")
+    assert charon.type("intercept", "check") == (1, "the table is not there\n")
     again = start(config(on_stop="closed"))
     assert again.stop() == 0
     assert world.gets(world.a, world.b, 80) is None
     again.write_config("intercept: {enabled: perhaps}")  # the way out does not need it
-    assert world.command(again, "down") == (0, "down\n")
+    assert again.type("intercept", "down") == (0, "down\n")
     assert not world.is_there() and world.is_open()
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -21,7 +19,7 @@ from tests.harness import PATIENCE
 from tests.harness.backends import Closed, Connection, ScriptedBackend, http_response
 from tests.harness.charon import CharonProcess
 from tests.harness.namespaces import Host, need_interception, two_hosts
-from tests.harness.waiting import alive, eventually
+from tests.harness.waiting import eventually
 
 INBOUND: dict[str, Any] = {
     "listener": "in",
@@ -31,6 +29,7 @@ INBOUND: dict[str, Any] = {
 }
 CONFIG: dict[str, Any] = {
     "workers": 2,
+    "drain_timeout": "30s",
     "registry_file": "registry.yaml",
     "listeners": [
         {
@@ -87,17 +86,6 @@ class World:
         with b.inside():
             stack.enter_context(ScriptedBackend(telling, host=b.ip, port=80))
 
-    def command(self, charon: CharonProcess, *words: str) -> tuple[int, str]:
-        """Exit code of ``charon intercept`` on ``a``, and its words."""
-        done = subprocess.run(
-            [*self.a.prefix, sys.executable, "-m", "charon", "intercept", *words, "--config", str(charon.config_path)],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        return done.returncode, done.stdout or done.stderr
-
     def gets(self, six: bool = False, host: str = "a") -> str:
         """What a client on ``b`` gets from port 9000."""
         url = f"http://[{self.a.ip6}]:9000/" if six else f"http://{self.a.ip}:9000/"
@@ -131,16 +119,6 @@ def running(world: World, start_shared_charon: StartCharon) -> Iterator[CharonPr
     assert charon.stop() == 0
     assert not world.traces(), "what was put there is taken away"
     assert world.gets() == f"{world.b.ip} for None"
-
-
-def kill(charon: CharonProcess) -> None:
-    """End the supervisor and its workers at once, with no chance to clear up."""
-    pids = [charon.pid, *charon.worker_pids()]
-    for pid in pids:
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-    assert charon.wait() == -signal.SIGKILL
-    eventually(lambda: not any(alive(pid) for pid in pids[1:]))
 
 
 class TestWhileOneRuns:
@@ -224,8 +202,8 @@ class TestWhileOneRuns:
             world.a.command("sysctl", "-qw", "net.ipv4.tcp_syncookies=1")
 
     def test_rules_and_routing_that_somebody_removes_come_back(self, world: World, running: CharonProcess) -> None:
-        assert world.command(running, "check") == (0, "the kernel has what is wanted\n")
-        shown = world.command(running, "show")[1]
+        assert running.type("intercept", "check") == (0, "the kernel has what is wanted\n")
+        shown = running.type("intercept", "show")[1]
         assert "tproxy to :15006 accept" in shown and "# ip -6 rule add pref 100 from ::1 iif lo" in shown
         with world.connect(9001) as sock:
             assert sock.recv(100).decode() == world.b.ip
@@ -259,18 +237,18 @@ def test_killed_with_no_chance_to_clear_up(world: World, start_charon: StartChar
     charon = start_charon(CONFIG, REGISTRY, prefix=world.a.prefix)
     with world.connect(9001) as sock:
         assert sock.recv(100).decode() == world.b.ip
-        kill(charon)
+        charon.kill()
         assert "expires" in world.a.rules() and world.gets() == f"{world.b.ip} for None", "at once, with rules and all"
     world.a.nft("flush ruleset")
-    assert world.command(charon, "check") == (
+    assert charon.type("intercept", "check") == (
         1,
         "there is a rule of routing that nobody keeps; charon intercept down removes it\n",
     )
     with world.connect(9001) as sock:  # a rule that is left over takes nothing
         assert sock.recv(100).decode() == world.b.ip
-    assert world.command(charon, "down") == (0, "down\n")
+    assert charon.type("intercept", "down") == (0, "down\n")
     assert not world.traces()
-    assert world.command(charon, "down") == (0, "there were no rules\n")
+    assert charon.type("intercept", "down") == (0, "there were no rules\n")
 
 
 @pytest.mark.slow
@@ -301,7 +279,7 @@ def test_connections_that_are_open_go_on(world: World, start_charon: StartCharon
         charon.upgrade()
         charon.wait_for_event("intercept_up")
         go_on()
-        assert world.command(charon, "down") == (0, "down\n")
+        assert charon.type("intercept", "down") == (0, "down\n")
         go_on()
         assert world.gets() == f"{world.b.ip} for None"
     charon.wait_for_event("stopped")
@@ -315,8 +293,8 @@ def test_closed_on_stop(world: World, start_charon: StartCharon) -> None:
     before = world.connect(9001)
     with before:
         assert before.recv(100).decode() == world.b.ip
-    kill(charon)
+    charon.kill()
     with pytest.raises(ConnectionRefusedError):
         world.connect(9001)
-    assert world.command(charon, "down") == (0, "down\n")
+    assert charon.type("intercept", "down") == (0, "down\n")
     assert world.gets() == f"{world.b.ip} for None" and not world.traces()

@@ -31,7 +31,7 @@ def test_a_collection_holds_what_came_since_the_last_one() -> None:
     metrics = Counting()
     metrics.http_request("GET", 200, "a:80", 0.003)
     metrics.retry("GET")
-    metrics.listener("web").accepted += 1
+    metrics.listener("web").accepted()
     metrics.delta()
     assert metrics.delta() == {
         "counters": {},
@@ -81,10 +81,10 @@ def test_listeners_and_upstreams_are_counted_by_those_who_hold_them() -> None:
     web = metrics.listener("web")
     assert metrics.listener("web") is web
     web.connections, web.in_flight = 3, 2
-    web.accepted += 5
-    web.received_bytes += 100
-    web.sent_bytes += 200
-    web.accept_errors += 1
+    for _ in range(5):
+        web.accepted()
+    web.moved(received=100, sent=200)
+    web.accept_failed()
     web.answered(False)
     web.answered(True)
     upstream = metrics.upstream("users", "a:80")
@@ -157,7 +157,7 @@ def test_series_of_what_left_end_and_late_counts_go_nowhere() -> None:
     metrics.http_request("GET", 404, NO_UPSTREAM, 0.1)
     metrics.count(Metric.RETRY_BUDGET_EXHAUSTED, ("users",))
     web = metrics.listener("web")
-    web.accepted += 1
+    web.accepted()
     metrics.upstream("orders", "moved")
     metrics.retain([("orders", "moved")], ["db"])
     last = metrics.delta()
@@ -166,7 +166,7 @@ def test_series_of_what_left_end_and_late_counts_go_nowhere() -> None:
         upstream.reused()
         upstream.connected(0.1)
         upstream.connect_failed("connect_refused")
-    web.accepted += 1
+    web.accepted()
     for name in held:
         metrics.http_request("GET", 200, name, 0.1, "ab" * 16)
         metrics.tcp_connection("web", name, OK, 0.1)
@@ -208,7 +208,7 @@ def test_a_delta_can_travel_as_json() -> None:
     metrics = Counting()
     metrics.http_request("GET", 200, "a:80", 0.003)
     metrics.upstream("users", "a:80").connected(0.1)
-    metrics.listener("web").accepted += 1
+    metrics.listener("web").accepted()
     delta = metrics.delta()
     assert orjson.loads(orjson.dumps(delta)) == delta
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from scripts.packagelib.manual import Manual
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -120,7 +122,24 @@ def test_bash_completes(typed: str, offered: str) -> None:
 
 def test_every_section_of_the_operations_manual_is_in_the_slow_test() -> None:
     text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    steps = (ROOT / "scripts/packagelib/steps.py").read_text(encoding="utf-8")
+    steps = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "scripts/packagelib").glob("*.py"))
     sections = text.split("\n## ")[1:]
     commands = [section.split("\n")[0] for section in sections if "```sh" in section]
-    assert [title for title in commands if f'self.machine, "{title}"' not in steps] == []
+    assert [title for title in commands if f'"{title}"' not in steps] == []
+
+
+def test_commands_in_blocks_and_in_sentences_count_until_they_are_run(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Page\n\n## Use\n\nThe user `charon`; `charon drain` ends, `systemctl stop charon` too, see `/etc`.\n\n"
+        "```sh\ncharon drain\n```\n\n```yaml\nkey: `charon check`\n```\n\n## Other\n\n```bash\ntrue\n```\n"
+    )
+    manual = Manual(page)
+    assert manual.left() == ["Other, block 1", "Use, block 1", "charon drain", "systemctl stop charon"]
+    assert manual.block("Use") == "charon drain\n"
+    assert manual.left() == ["Other, block 1", "systemctl stop charon"]
+    manual.elsewhere("systemctl stop charon")
+    with pytest.raises(KeyError):
+        manual.elsewhere("charon reload")
+    assert manual.left() == ["Other, block 1"]
+    assert Manual(page, only=("Other",)).left() == ["Other, block 1"]

@@ -52,13 +52,23 @@ def imported(folder: str) -> set[str]:
     return {canonical(name) for module in foreign for name in known.get(module, [f"not installed: {module}"])}
 
 
+def test_the_lock_holds_what_is_pinned_and_a_hash_for_each() -> None:
+    """`scripts/lock` writes it anew."""
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    entries = re.findall(r"^([^\s#=]+)==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", lock, re.MULTILINE)
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    pins = re.findall(r"^([^\s#=-][^\s=]*)==(\S+)", text, re.MULTILINE)
+    assert {(canonical(name), version) for name, version, _ in entries} == {(canonical(name), v) for name, v in pins}
+    assert len(re.findall("^[^ #]", lock, re.MULTILINE)) == len(entries), "each has its hashes"
+
+
 def test_what_the_code_imports_is_what_it_requires() -> None:
     direct, indirect = pinned("requirements.txt")
     assert imported("charon") <= direct | indirect, "imported, but not in requirements.txt"
     assert direct - UNDECLARED <= imported("charon"), "in requirements.txt, but nothing imports it"
 
 
-@pytest.mark.parametrize("path", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("path", sorted(path.name for path in ROOT.glob("requirements*.txt")))
 def test_every_requirement_is_pinned_with_a_reason(path: str) -> None:
     for line in (ROOT / path).read_text(encoding="utf-8").splitlines():
         if line and line[0] not in "#-":

@@ -119,6 +119,7 @@ def test_what_is_no_tls_has_no_name() -> None:
         record(hello((0, sni(b"a.test:443")))),
         record(hello((0, sni(b"a\0.test")))),
         record(hello((0, sni(b"a" * 256)))),
+        record(hello((0, sni(b".")))),
         record(b"\x01" + vector(3, b"\x03\x03" + bytes(20))),
         record(b"\x01" + vector(3, hello((0, sni(b"a.test")))[4:-3])),
     ],
@@ -127,6 +128,14 @@ def test_what_is_refused(data: bytes) -> None:
     with pytest.raises(BadMessage) as caught:
         parse_client_hello(data)
     assert caught.value.reason is BAD_CLIENT_HELLO
+
+
+def test_a_record_that_goes_beyond_is_refused_before_it_is_all_there() -> None:
+    """Else the verdict would depend on how much of it has come."""
+    data = record(GOOD + b"\x0b\0\0\0")
+    for end in range(9, len(data)):
+        with pytest.raises(BadMessage):
+            parse_client_hello(data[:end])
 
 
 @given(st.binary(max_size=300), st.integers(0, len(GOOD)), st.integers(1, 40))

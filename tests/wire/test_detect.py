@@ -23,7 +23,8 @@ def data_of(case: dict[str, Any]) -> bytes:
         return bytes.fromhex(case["hex"])
     if "generate" in case:
         how = case["generate"]
-        return str(how["prefix"]).encode() + str(how["repeat"]).encode() * int(how["count"])
+        text = str(how["prefix"]) + str(how["repeat"]) * int(how["count"]) + str(how.get("suffix", ""))
+        return text.encode("latin-1")
     return str(case["text"]).encode("latin-1")
 
 

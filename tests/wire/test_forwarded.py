@@ -212,3 +212,8 @@ def test_many_peers_are_remembered_within_bounds() -> None:
 def test_the_client_behind_the_peers(chain: list[bytes], peer: str, client: str) -> None:
     head = request(*((b"x-forwarded-for", value) for value in chain))
     assert client_address(head, peer, TrustedPeers(("10.0.0.0/8",))) == client
+
+
+def test_trusted_peers_show_who_they_are() -> None:
+    assert repr(TrustedPeers()) == "<TrustedPeers none>"
+    assert repr(TrustedPeers(("10.1.2.3/8", "unix", "::1"))) == "<TrustedPeers 10.0.0.0/8, ::1/128, unix>"

@@ -41,7 +41,8 @@ def _header_value(value: Any) -> str:
     # RFC 9110 section 5.5, without the octets above 0x7F that no two programs read alike.
     text = str(value).strip(" \t")
     if not re.fullmatch(r"[\t\x20-\x7e]*", text):
-        raise ValueError(f"{quoted(value)} is not the value of a header field; only printable ASCII may stand there")
+        # It is not shown: it may be a secret, of the environment even.
+        raise ValueError("this is not the value of a header field; only printable ASCII may stand there")
     return text
 
 

@@ -89,7 +89,8 @@ class Root(Treatment, Traffic):
         "Reload whenever this file has changed, as `charon reload` does, once it has held still for a moment.",
     )
     worker_timeout: WorkerTimeout = setting(
-        "10s", "How long a worker may give no sign of life before it is ended and replaced."
+        "10s",
+        "How long a worker may give no sign of life before it is ended and replaced. While it starts: 30 s at least.",
     )
     overload: Overload = block(Overload, "When a worker has more to do than it can.")
     tracing: Tracing = block(Tracing, "Distributed tracing.")

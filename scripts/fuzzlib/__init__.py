@@ -1,0 +1,1 @@
+"""Fuzzing of everything that reads what a peer or a file says. See docs/testing.md."""
