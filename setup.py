@@ -14,9 +14,10 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).resolve().parent
 
 # What is compiled: what a request or a relayed byte goes through. Not: exceptions of the system's kind, which mypyc
-# cannot make; what is held by weak references; and what changes gevent.
+# cannot make; what others hold weakly (TLS contexts, handlers of logging), which it does not tell them of when it is
+# gone; and what changes gevent.
 COMPILED = ("wire", "policy", "shared", "net", "proxy")
-COMPILED_TELEMETRY = ("access_log", "events", "ledger", "metrics", "sink", "spans", "targets", "text", "tracing")
+COMPILED_TELEMETRY = ("access_log", "ledger", "metrics", "sink", "spans", "targets", "text", "tracing")
 INTERPRETED = ("tls_failures.py", "tls.py", "patch.py")
 
 
