@@ -38,7 +38,7 @@ def compiled() -> list[Any]:
 
     modules = [path for package in COMPILED for path in sorted((HERE / "charon" / package).glob("[a-z]*.py"))]
     modules += [HERE / "charon" / "telemetry" / f"{name}.py" for name in COMPILED_TELEMETRY]
-    modules += [HERE / "charon" / "base" / "errors.py"]
+    modules += [HERE / "charon" / "base" / f"{name}.py" for name in ("clock", "errors")]
     paths = [str(path.relative_to(HERE)) for path in modules if path.name not in INTERPRETED]
     modules_of: list[Any] = mypycify(["--strict", *paths], opt_level="3", debug_level="0", group_name="charon")
     return modules_of
