@@ -13,6 +13,7 @@ from _socket import socket as RawSocket
 from collections.abc import Callable
 from typing import Any
 
+from gevent import Greenlet
 from gevent import socket as gsocket
 from gevent.pool import Pool
 from gevent.server import StreamServer
@@ -39,24 +40,33 @@ class ConnectionPool(Pool):
         self._on_room = on_room
         self._capacity = capacity
         self._held_up = False
+        base: Any = self
+        self._none_left = base._empty_event  # which gevent's own code waits for
 
     def full(self) -> bool:
         """Asked before each accept. After a True, ``on_room`` is called once there is room."""
         self._held_up = len(self.greenlets) >= self.limit
         return self._held_up or self._capacity.full(self._on_room)
 
+    # These two do what gevent's do, but for its own limit, in one piece: they are run for every connection.
+
     def add(self, greenlet: Any, blocking: bool = True, timeout: float | None = None) -> None:
-        super().add(greenlet, blocking, timeout)
+        greenlet.rawlink(self._discard)
+        self.greenlets.add(greenlet)
+        self._none_left.clear()
         self._capacity.entered()
+
+    def _discard(self, greenlet: Any) -> None:
+        self.greenlets.discard(greenlet)
+        self.dying.discard(greenlet)
+        if not self.greenlets:
+            self._none_left.set()
+        self._capacity.left()
+        self._look_for_room()
 
     def set_limit(self, limit: int) -> None:
         """Allow so many from now on; what is open stays."""
         self.limit = limit
-        self._look_for_room()
-
-    def _discard(self, greenlet: Any) -> None:
-        super()._discard(greenlet)  # type: ignore[misc] # gevent's stubs leave it out; it is linked to the greenlet
-        self._capacity.left()
         self._look_for_room()
 
     def _look_for_room(self) -> None:
@@ -83,7 +93,8 @@ class Acceptor(StreamServer):
         self.pool_of_connections = ConnectionPool(max_connections, self._resume, capacity)
         super().__init__(gsocket.socket(fileno=fd), spawn=self.pool_of_connections, **options)
         self.max_accept = min(self.max_accept, capacity.batch)
-        self.nodelay = self.family != std.AF_UNIX
+        if self.family != std.AF_UNIX:  # what is accepted has it from there (Linux)
+            self.socket.setsockopt(std.IPPROTO_TCP, std.TCP_NODELAY, 1)
 
     def do_read(self) -> tuple[RawSocket, Any] | None:  # type: ignore[override] # gevent: its own socket class
         """Accept one connection; None when there is none, or accepting has to pause."""
@@ -100,9 +111,14 @@ class Acceptor(StreamServer):
         self.capacity.accepted(fd)
         sock = RawSocket(listener.family, listener.type, listener.proto, fd)
         sock.setblocking(False)
-        if self.nodelay:
-            sock.setsockopt(std.IPPROTO_TCP, std.TCP_NODELAY, 1)
         return sock, address
+
+    def do_handle(self, *args: Any) -> None:
+        """Serve an accepted connection in a greenlet of its own, which closes it."""
+        handle: Any = self.handle
+        greenlet: Greenlet[..., None] = Greenlet(handle, *args)
+        self.pool_of_connections.add(greenlet)
+        greenlet.start()
 
     def _pause(self) -> None:
         self.stop_accepting()
@@ -124,7 +140,7 @@ class Acceptor(StreamServer):
             args = self.do_read()
             if args is None:
                 break
-            self.do_handle(*args)  # type: ignore[arg-type] # as do_read
+            self.do_handle(*args)
         self.close()
 
 

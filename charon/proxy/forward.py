@@ -194,7 +194,7 @@ class _Forwarding:
         request = self._request_bytes()
         if self.tries_left:
             service.budget.add_request(exchange.start)
-        key = balance_key(service.spec.balance, exchange) if service.spec.balance.hashes else None
+        key = balance_key(service.spec.balance, exchange) if service.hashes else None
         endpoint, trial = service.choose((), key)
         fresh = self.listener.keeps_client  # a connection that names a client is not for another's requests
         while True:

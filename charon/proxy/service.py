@@ -34,7 +34,8 @@ _LOOK_AGAIN = 0.01
 
 class Service:
     """A named set of endpoints. ``policy`` is its retry policy, compiled. ``concurrency`` bounds its requests by their
-    latency, None where that is off; ``watches_latency`` says that somebody wants to know how long answers take."""
+    latency, None where that is off; ``watches_latency`` says that somebody wants to know how long answers take,
+    ``hashes`` that requests have a key that decides."""
 
     __slots__ = (
         "_balancer",
@@ -45,6 +46,7 @@ class Service:
         "budget",
         "concurrency",
         "endpoints",
+        "hashes",
         "name",
         "policy",
         "spec",
@@ -59,6 +61,7 @@ class Service:
         self.budget = _budget(spec, sharing)
         self.concurrency: ServiceConcurrency | None = None
         self.watches_latency = False
+        self.hashes = False
         self._sharing = sharing
         self._tls: ClientTls | None = None
         self._balancer: Balancer = balancer(spec.balance, (), random.random)
@@ -134,6 +137,7 @@ class Service:
         else:
             self.concurrency.follow(wanted)
         self.watches_latency = wanted is not None or spec.balance.algorithm == "ewma"
+        self.hashes = spec.balance.hashes
 
     def leave(self) -> None:
         """The snapshot no longer names this service."""

@@ -190,7 +190,7 @@ class TcpConnection:
         """
         tried: list[Endpoint] = []
         failure: ExchangeFailed | None = None
-        key = hash_key(self.client.encode()) if service.spec.balance.hashes else None
+        key = hash_key(self.client.encode()) if service.hashes else None
         opening = hello(self, service.spec.proxy_header)
         source = self.client if self.server.listener.keeps_client else ""
         while self.upstream is None:

@@ -32,6 +32,74 @@ _DEL: Final = 0x7F
 """As a number, which is looked for several times faster than as bytes."""
 
 
+class _Request:
+    """What there is to say of one that has ended, until its line is made."""
+
+    __slots__ = (
+        "bytes_in",
+        "client",
+        "destination",
+        "identity",
+        "listener",
+        "method",
+        "path",
+        "protocol",
+        "reason",
+        "request_id",
+        "retries",
+        "route",
+        "seconds",
+        "size_bytes",
+        "span_id",
+        "status",
+        "trace_id",
+        "upstream",
+        "wall",
+    )
+
+    def __init__(
+        self,
+        wall: float,
+        method: str,
+        path: str,
+        upstream: str,
+        status: int,
+        seconds: float,
+        size_bytes: int,
+        listener: str,
+        route: str,
+        client: str,
+        bytes_in: int,
+        retries: int,
+        reason: str | None,
+        protocol: str,
+        trace_id: str | None,
+        span_id: str | None,
+        identity: str | None,
+        request_id: str | None,
+        destination: str | None,
+    ) -> None:
+        self.wall = wall
+        self.method = method
+        self.path = path
+        self.upstream = upstream
+        self.status = status
+        self.seconds = seconds
+        self.size_bytes = size_bytes
+        self.listener = listener
+        self.route = route
+        self.client = client
+        self.bytes_in = bytes_in
+        self.retries = retries
+        self.reason = reason
+        self.protocol = protocol
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.identity = identity
+        self.request_id = request_id
+        self.destination = destination
+
+
 class AccessLog:
     """Access lines into ``sink``. ``fmt`` is ``json`` or ``console``, ``level`` the least level that is written.
 
@@ -46,6 +114,7 @@ class AccessLog:
         if fmt not in ("json", "console"):
             raise ValueError(f"unknown log format {fmt!r}; known are json, console")
         self._write = sink.write
+        self._write_later = sink.write_later
         self._console = fmt == "console"
         self._colours = self._console and use_colours(sink)
         self._wall = wall or SystemClock().wall
@@ -101,37 +170,52 @@ class AccessLog:
             return
         if self._choosy and not reason and status < 500 and self._skips(path):
             return
+        request = _Request(
+            self._wall(), method, path, upstream, status, seconds, size_bytes, listener, route, client, bytes_in,
+            retries, reason, protocol, trace_id, span_id, identity, request_id, destination,
+        )  # fmt: skip
+        if not reason and status < 500:
+            self._write_later(self._line_of, request)
+            return
+        line = self._fields_of(request)
+        self._write(self._encode(line))
+        if self.on_problem is not None:
+            self.on_problem(line)
+
+    def _line_of(self, request: _Request) -> bytes:
+        return self._encode(self._fields_of(request))
+
+    def _fields_of(self, request: _Request) -> dict[str, Any]:
+        reason = request.reason
         line: dict[str, Any] = {
-            "timestamp": self._timestamp(self._wall()),
+            "timestamp": self._timestamp(request.wall),
             "level": "warning" if reason else "info",
             "message": _HTTP_REQUEST,
-            "method": method,
-            "path": path,
-            "upstream": upstream,
-            "status": status,
-            "latency_ms": int(seconds * 1e6) / 1e3,
-            "size_bytes": size_bytes,
-            "listener": listener,
-            "route": route,
-            "client": client,
-            "bytes_in": bytes_in,
-            "retries": retries,
-            "protocol": protocol,
+            "method": request.method,
+            "path": request.path,
+            "upstream": request.upstream,
+            "status": request.status,
+            "latency_ms": int(request.seconds * 1e6) / 1e3,
+            "size_bytes": request.size_bytes,
+            "listener": request.listener,
+            "route": request.route,
+            "client": request.client,
+            "bytes_in": request.bytes_in,
+            "retries": request.retries,
+            "protocol": request.protocol,
         }
         if reason:
             line["reason"] = reason
-        if request_id:
-            line["request_id"] = request_id
-        if trace_id:
-            line["trace_id"] = trace_id
-            line["span_id"] = span_id
-        if identity:
-            line["identity"] = identity
-        if destination:
-            line["destination"] = destination
-        self._write(self._careful(line) if len(path) > MAX_PATH else self._encode(line))
-        if (reason or status >= 500) and self.on_problem is not None:
-            self.on_problem(line)
+        if request.request_id:
+            line["request_id"] = request.request_id
+        if request.trace_id:
+            line["trace_id"] = request.trace_id
+            line["span_id"] = request.span_id
+        if request.identity:
+            line["identity"] = request.identity
+        if request.destination:
+            line["destination"] = request.destination
+        return line
 
     def tcp(
         self,
@@ -176,7 +260,7 @@ class AccessLog:
 
     def _encode(self, line: dict[str, Any]) -> bytes:
         """``line`` as it is when nothing in it needs care, which is nearly always."""
-        if self._console:
+        if self._console or len(line.get("path", "")) > MAX_PATH:
             return self._careful(line)
         try:
             encoded = orjson.dumps(line, option=_NEWLINE)

@@ -107,22 +107,21 @@ class EventLog:
         """Write events of ``level`` and above from now on."""
         self._logger.setLevel(level_number(level))
 
-    def event(self, level: str, event_name: str, /, *, exc: BaseException | None = None, **fields: Any) -> None:
-        """Write an event of :class:`charon.base.names.Event`; ``exc`` adds ``error`` and ``stack``."""
-        # Positional, and of a name that no field has: compiled code would take a field of that name for it.
-        self._log(level_number(level), event_name, exc, fields)
+    def event(self, level: str, name: str, /, *, exc: BaseException | None = None, **fields: Any) -> None:
+        """Write the event ``name`` (of :class:`charon.base.names.Event`); ``exc`` adds ``error`` and ``stack``."""
+        self._log(level_number(level), name, exc, fields)
 
-    def debug(self, event_name: str, /, *, exc: BaseException | None = None, **fields: Any) -> None:
-        self._log(logging.DEBUG, event_name, exc, fields)
+    def debug(self, name: str, /, *, exc: BaseException | None = None, **fields: Any) -> None:
+        self._log(logging.DEBUG, name, exc, fields)
 
-    def info(self, event_name: str, /, *, exc: BaseException | None = None, **fields: Any) -> None:
-        self._log(logging.INFO, event_name, exc, fields)
+    def info(self, name: str, /, *, exc: BaseException | None = None, **fields: Any) -> None:
+        self._log(logging.INFO, name, exc, fields)
 
-    def warning(self, event_name: str, /, *, exc: BaseException | None = None, **fields: Any) -> None:
-        self._log(logging.WARNING, event_name, exc, fields)
+    def warning(self, name: str, /, *, exc: BaseException | None = None, **fields: Any) -> None:
+        self._log(logging.WARNING, name, exc, fields)
 
-    def error(self, event_name: str, /, *, exc: BaseException | None = None, **fields: Any) -> None:
-        self._log(logging.ERROR, event_name, exc, fields)
+    def error(self, name: str, /, *, exc: BaseException | None = None, **fields: Any) -> None:
+        self._log(logging.ERROR, name, exc, fields)
 
     def watch(self, look: Callable[[dict[str, Any]], None]) -> None:
         """Have ``look`` called with the fields of every warning and error that is written."""

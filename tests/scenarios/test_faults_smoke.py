@@ -19,8 +19,14 @@ def faults(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("name", "size", "figures"),
     [
-        ("retry-load", ("--seconds", "2"), ("30% of 503: upstreams see", "100% of 503: upstreams see")),
-        ("websockets", ("--count", "20"), ("WebSockets ended", "reloads after which not all echoed")),
+        pytest.param(
+            *("retry-load", ("--seconds", "2"), ("30% of 503: upstreams see", "100% of 503: upstreams see")),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("websockets", ("--count", "20"), ("WebSockets ended", "reloads after which not all echoed")),
+            marks=pytest.mark.slow,
+        ),
         ("rate-limit-keys", ("--count", "2000"), ("keys that passed", "one value, twenty times")),
         ("totals", ("--count", "2000"), ("counted", "latencies observed", "counters that fell")),
     ],

@@ -230,6 +230,7 @@ def busy(start_charon: StartCharon, echoing: ScriptedBackend) -> Iterator[Callab
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_no_request_fails_while_the_configuration_changes_under_load(
     busy: Callable[[], CharonProcess], echoing: ScriptedBackend
 ) -> None:

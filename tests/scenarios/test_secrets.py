@@ -118,6 +118,7 @@ def use(charon: CharonProcess) -> None:
         client.recv()
 
 
+@pytest.mark.slow
 def test_no_secret_is_ever_shown(
     start_charon: StartCharon,
     backend: ScriptedBackend,

@@ -93,6 +93,7 @@ def test_the_manager_is_told_how_things_stand(
     assert not [said for said in manager.said[before:] if "READY" in said]
 
 
+@pytest.mark.slow
 def test_over_a_restart_the_manager_keeps_the_queue(
     make_charon: StartCharon, http_backend: Program, manager: Manager
 ) -> None:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import StartCharon
 from tests.harness.backends import Program
 from tests.harness.charon import CharonProcess
@@ -82,6 +84,7 @@ def load_on(charon: CharonProcess) -> Iterator[Load]:
     assert load.failures == []
 
 
+@pytest.mark.slow
 def test_no_request_fails_over_upgrades_whatever_the_number_of_workers(
     start_charon: StartCharon, http_backend: Program
 ) -> None:

@@ -7,6 +7,8 @@ import os
 import signal
 from typing import Any
 
+import pytest
+
 from tests.conftest import StartCharon
 from tests.harness.backends import Program
 from tests.harness.charon import CharonProcess
@@ -41,6 +43,7 @@ def test_a_worker_that_is_stuck_is_replaced(start_charon: StartCharon, http_back
     assert [one["deaths"] for one in workers(charon)] == [1, 0]
 
 
+@pytest.mark.slow
 def test_while_a_slot_waits_for_its_worker_another_one_serves_its_clients(
     start_charon: StartCharon, http_backend: Program
 ) -> None:

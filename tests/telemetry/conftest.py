@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ class Lines:
 
     def write(self, line: bytes) -> None:
         self.raw.append(line)
+
+    def write_later(self, make: Callable[[Any], bytes], record: Any) -> None:
+        self.raw.append(make(record))
 
     def last(self) -> dict[str, Any]:
         fields: dict[str, Any] = json.loads(self.raw[-1])

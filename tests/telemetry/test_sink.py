@@ -92,6 +92,30 @@ def test_much_is_written_at_once(tmp_path: Path) -> None:
     sink.close()
 
 
+def test_lines_that_are_made_later_keep_their_place(tmp_path: Path) -> None:
+    sink = LogSink(str(tmp_path / "log"))
+    wanted = numbered(1000)
+    for number, line in enumerate(wanted):
+        if number % 7:
+            sink.write_later(bytes.upper, line)
+        else:
+            sink.write(line)
+    sink.close()
+    assert (tmp_path / "log").read_bytes() == b"".join(wanted)
+    sink.write_later(bytes.upper, b"too late\n")
+    assert sink.dropped == 1
+
+
+def test_a_line_that_is_made_later_is_written_by_the_loop(tmp_path: Path) -> None:
+    sink = LogSink(str(tmp_path / "log"))
+    sink.write_later(bytes.upper, b"line\n")
+    with gevent.Timeout(10):
+        while not (tmp_path / "log").read_bytes():
+            gevent.sleep(0.01)
+    assert (tmp_path / "log").read_bytes() == b"LINE\n"
+    sink.close()
+
+
 def test_closing_writes_what_waits_and_later_lines_are_counted(tmp_path: Path) -> None:
     sink = LogSink(str(tmp_path / "log"))
     sink.write(b"last\n")
