@@ -17,6 +17,7 @@ import gevent
 from gevent.event import Event as Flag
 
 from charon.base.clock import SystemClock
+from charon.base.litter import Litter
 from charon.base.names import Event, Metric
 from charon.config.service_table import SnapshotUpdate
 from charon.config.snapshot import (
@@ -96,6 +97,7 @@ class Worker:
         self.specs: dict[str, ListenerSpec] = {}
         self.servers: list[ProxyServer] = []
         self.retired: list[ProxyServer] = []
+        self._litter = Litter()
         self.idle = MAX_IDLE_SECONDS
         self._drain_timeout = 30.0
         self._drain = Flag()
@@ -183,6 +185,7 @@ class Worker:
                 server.listener = self._listener(spec)
                 server.pool_of_connections.set_limit(_part(spec.limits.max_connections, server.of))
         self._retire(gone)
+        self._litter.dropped(monotonic())
 
     def _trace(self, spec: TracingSpec | None) -> None:
         tracer = self.plane.tracer
@@ -250,6 +253,7 @@ class Worker:
                 endpoint.fade(now)
             self.plane.passthrough.sweep(now)
             self.capacity.look()
+            self._litter.look(now)
             self._report(0)
 
     def _all_servers(self) -> list[ProxyServer]:
@@ -259,7 +263,10 @@ class Worker:
         """Connections of listeners that have left have the drain timeout, like those of a stop."""
         if not self.retired:
             return
-        self.retired = [server for server in self.retired if server.connections]
+        busy = [server for server in self.retired if server.connections]
+        if len(busy) < len(self.retired):
+            self._litter.dropped(now)
+        self.retired = busy
         for server in self.retired:
             if server.retired_at is None:
                 continue
