@@ -1,8 +1,8 @@
 """Cleaning up after what is replaced as a whole.
 
 What a snapshot replaces (listeners, their servers, contexts of TLS) refers to itself in circles, which only the
-collector finds. By itself that would hardly ever run here: its thresholds are high, and it does not see what OpenSSL has
-behind a small object.
+collector finds. By itself that would hardly ever run here: its thresholds are high, and it does not see what OpenSSL
+has behind a small object.
 """
 
 from __future__ import annotations

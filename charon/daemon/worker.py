@@ -145,7 +145,7 @@ class Worker:
         elif kind == "serve":
             self._send({"type": "ready"})
         elif kind == "release":
-            self._retire([server for server in self.servers if server.home == message["home"]])
+            self._release(message["home"])
         elif kind == "report":
             self._report(message["id"])
         elif kind == "reopen":
@@ -207,11 +207,19 @@ class Worker:
         self._note_ports()
 
     def _note_ports(self) -> None:
-        names = [server.socket.getsockname() for server in self.servers]
+        names = [server.socket.getsockname() for server in self.servers if not server.closed]
         self.plane.own_ports = frozenset(name[1] for name in names if isinstance(name, tuple))
 
     def _listener(self, spec: ListenerSpec) -> Listener:
         return Listener(spec, self.plane.sharing.buckets, self.plane.server_tls(spec))
+
+    def _release(self, home: int) -> None:
+        """A slot has a worker again, which listens on its sockets from now on. The connections that came here meanwhile
+        stay, as any other does: the listener is the same."""
+        for server in self.servers:
+            if server.home == home:
+                server.stop_listening()
+        self._note_ports()
 
     def _retire(self, servers: list[ProxyServer]) -> None:
         """Listen no more, and let the connections come to their end."""
@@ -254,6 +262,7 @@ class Worker:
             self.plane.passthrough.sweep(now)
             self.capacity.look()
             self._litter.look(now)
+            self.servers = [server for server in self.servers if server.connections or not server.closed]
             self._report(0)
 
     def _all_servers(self) -> list[ProxyServer]:
