@@ -20,6 +20,7 @@ from gevent.lock import Semaphore
 from charon import __version__
 from charon.base.clock import Clock, SystemClock
 from charon.base.errors import ConfigError, StartError
+from charon.base.litter import Litter
 from charon.base.names import PASSTHROUGH, Event, Metric
 from charon.config.certificates import with_public
 from charon.config.reader import read_settings
@@ -89,6 +90,7 @@ class Supervisor:
         self.problems = RecentProblems()
         events.watch(self.problems.add)
         self.snapshot: Snapshot | None = None
+        self._litter = Litter()
         self.inheritance = inheritance or Inheritance()
         self.started_at = self.clock.monotonic()
         self.last_reload: dict[str, Any] = {}
@@ -203,6 +205,7 @@ class Supervisor:
         while not self.draining:
             gevent.sleep(BEAT_SECONDS)
             self.workforce.beat(self.settings.worker_timeout)
+            self._litter.look(self.clock.monotonic())
             self._notifier.status(self._line())
 
     def _sample(self) -> None:
@@ -295,6 +298,7 @@ class Supervisor:
 
     def _next_snapshot(self) -> Snapshot:
         self.snapshot = self._compile(self._current().generation + 1)
+        self._litter.dropped(self.clock.monotonic())
         return self.snapshot
 
     def _current(self) -> Snapshot:

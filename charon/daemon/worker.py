@@ -17,6 +17,7 @@ import gevent
 from gevent.event import Event as Flag
 
 from charon.base.clock import SystemClock
+from charon.base.litter import Litter
 from charon.base.names import Event, Metric
 from charon.config.service_table import SnapshotUpdate
 from charon.config.snapshot import (
@@ -96,6 +97,7 @@ class Worker:
         self.specs: dict[str, ListenerSpec] = {}
         self.servers: list[ProxyServer] = []
         self.retired: list[ProxyServer] = []
+        self._litter = Litter()
         self.idle = MAX_IDLE_SECONDS
         self._drain_timeout = 30.0
         self._drain = Flag()
@@ -143,7 +145,7 @@ class Worker:
         elif kind == "serve":
             self._send({"type": "ready"})
         elif kind == "release":
-            self._retire([server for server in self.servers if server.home == message["home"]])
+            self._release(message["home"])
         elif kind == "report":
             self._report(message["id"])
         elif kind == "reopen":
@@ -183,6 +185,7 @@ class Worker:
                 server.listener = self._listener(spec)
                 server.pool_of_connections.set_limit(_part(spec.limits.max_connections, server.of))
         self._retire(gone)
+        self._litter.dropped(monotonic())
 
     def _trace(self, spec: TracingSpec | None) -> None:
         tracer = self.plane.tracer
@@ -204,11 +207,19 @@ class Worker:
         self._note_ports()
 
     def _note_ports(self) -> None:
-        names = [server.socket.getsockname() for server in self.servers]
+        names = [server.socket.getsockname() for server in self.servers if not server.closed]
         self.plane.own_ports = frozenset(name[1] for name in names if isinstance(name, tuple))
 
     def _listener(self, spec: ListenerSpec) -> Listener:
         return Listener(spec, self.plane.sharing.buckets, self.plane.server_tls(spec))
+
+    def _release(self, home: int) -> None:
+        """A slot has a worker again, which listens on its sockets from now on. The connections that came here meanwhile
+        stay, as any other does: the listener is the same."""
+        for server in self.servers:
+            if server.home == home:
+                server.stop_listening()
+        self._note_ports()
 
     def _retire(self, servers: list[ProxyServer]) -> None:
         """Listen no more, and let the connections come to their end."""
@@ -250,6 +261,8 @@ class Worker:
                 endpoint.fade(now)
             self.plane.passthrough.sweep(now)
             self.capacity.look()
+            self._litter.look(now)
+            self.servers = [server for server in self.servers if server.connections or not server.closed]
             self._report(0)
 
     def _all_servers(self) -> list[ProxyServer]:
@@ -259,7 +272,10 @@ class Worker:
         """Connections of listeners that have left have the drain timeout, like those of a stop."""
         if not self.retired:
             return
-        self.retired = [server for server in self.retired if server.connections]
+        busy = [server for server in self.retired if server.connections]
+        if len(busy) < len(self.retired):
+            self._litter.dropped(now)
+        self.retired = busy
         for server in self.retired:
             if server.retired_at is None:
                 continue

@@ -297,6 +297,8 @@ class Stream:
         if self.closed:
             return
         self.closed = True
+        if self.fault is not None:
+            self.fault.__traceback__ = None  # the frames that it went through hold this stream
         if self.looked_at != NEVER:
             self._deadlines.forget(self)
         self._reader.stop()

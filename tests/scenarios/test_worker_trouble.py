@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from tests.conftest import StartCharon
+from tests.harness import PATIENCE
 from tests.harness.backends import Program
 from tests.harness.charon import CharonProcess
 from tests.harness.client import RawClient
@@ -61,3 +64,35 @@ def test_while_a_slot_waits_for_its_worker_another_one_serves_its_clients(
     charon.wait_for_events("worker_started", 5)
     eventually(lambda: not workers(charon)[0]["crash_loop"])
     assert all(get(port) == 200 for _ in range(30))
+
+
+@pytest.mark.slow
+def test_a_connection_that_came_while_its_slot_waited_stays_where_it_is(
+    start_charon: StartCharon, echo_server: Program
+) -> None:
+    config = {"protocol": "tcp", "target_service_addr": echo_server.address, "drain_timeout": "500ms"}
+    charon = start_charon({**config, "listeners": [{"name": "echo", "address": "127.0.0.1:0"}]}, workers=2)
+    for deaths in range(1, 4):
+        os.kill(charon.worker_pids()[0], signal.SIGKILL)
+        charon.wait_for_events("worker_died", deaths, worker=0)
+        if deaths < 3:
+            charon.wait_for_events("worker_started", deaths + 2)
+    with ExitStack() as stack:
+        there = []
+        for _ in range(30):  # half of them came to the socket of the slot without a worker
+            there.append(stack.enter_context(socket.create_connection(("127.0.0.1", charon.port()), PATIENCE)))
+            assert echoes(there[-1])
+        charon.wait_for_events("worker_started", 5)
+
+        def comes_to_the_new_one() -> bool:
+            there.append(stack.enter_context(socket.create_connection(("127.0.0.1", charon.port()), PATIENCE)))
+            return echoes(there[-1]) and bool(workers(charon)[0]["connections"])
+
+        eventually(comes_to_the_new_one)
+        assert [worker["draining"] for worker in workers(charon)] == [0, 0]
+        assert all(map(echoes, there))
+
+
+def echoes(connection: socket.socket) -> bool:
+    connection.sendall(b"there?")
+    return connection.recv(100) == b"there?"
