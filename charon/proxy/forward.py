@@ -59,7 +59,7 @@ def carry(connection: HttpConnection, exchange: Exchange, listener: Listener) ->
     assert head is not None
     tracer = connection.server.plane.tracer
     if tracer is not None:
-        exchange.trace = tracer.begin(head.fields, head.host)
+        exchange.trace = tracer.begin(head)
     body: BodyReader | None = None
     if head.body:
         body = BodyReader(connection.stream, head.body, connection.buffer, BAD_CHUNK, listener.head_limits)

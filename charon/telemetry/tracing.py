@@ -6,31 +6,29 @@ reading and writing a header field and nothing else.
 
 from __future__ import annotations
 
-from random import getrandbits
+from os import urandom
 from typing import Final
 
 from charon.base.clock import Clock
 from charon.config.snapshot import TracingSpec
 from charon.telemetry.spans import Attributes, Span, SpanOutbox
+from charon.wire.messages import RequestHead
 from charon.wire.tracecontext import Fields, extract, trace_fields, without_trace_fields, written
 
 _ALL: Final = 1 << 64
-# Odd ids are never zero, which would be no id.
-_ODD_IDS: Final = (1 << 64) | 1
-
+_TRACE_DIGITS: Final = 32
+_SPAN_DIGITS: Final = 16
+_STOCK: Final = 3 * 512
+"""Random bytes that are fetched at once. That an id is all zeros, which would be none, is as likely as that two are the
+same."""
 
 _NO_FIELDS: Final[Fields] = []
-
-
-def new_id() -> str:
-    """The id of another span."""
-    return f"{getrandbits(64) | 1:016x}"
 
 
 class Tracer:
     """What a snapshot says of tracing. Spans go to ``outbox``."""
 
-    __slots__ = ("_below", "clock", "formats", "outbox", "spec")
+    __slots__ = ("_below", "_digits", "_used", "clock", "formats", "outbox", "spec")
 
     def __init__(self, spec: TracingSpec, outbox: SpanOutbox, clock: Clock) -> None:
         self.spec = spec
@@ -40,23 +38,34 @@ class Tracer:
         # As OpenTelemetry's ratio sampler has it, so that all who sample by trace id choose the same traces.
         bound = round(spec.sample_ratio * _ALL)
         self._below = f"{bound:016x}" if bound < _ALL else "g"  # what no digits come after
+        self._digits = ""
+        self._used = 0
 
-    def begin(self, fields: Fields, host: bytes) -> Trace:
-        """The trace that a request to ``host`` with these header fields belongs to: its caller's, or a new one."""
-        found = trace_fields(fields)
+    def begin(self, head: RequestHead) -> Trace:
+        """The trace that a request belongs to: its caller's, or a new one."""
         sampled: bool | None = None
-        if found:
-            context = extract(found)
+        if head.traced:
+            context = extract(trace_fields(head.fields))
             if context is not None:
                 trace_id, parent_id, sampled, state = context
                 if trace_id:
                     if sampled is None:
                         sampled = trace_id[16:] < self._below
-                    return Trace(self, host, trace_id, parent_id, parent_id, state, sampled, True)
-        text = f"{getrandbits(192) | _ODD_IDS:048x}"
+                    return Trace(self, head, trace_id, parent_id, parent_id, state, sampled)
+        trace_id = self.new_id(_TRACE_DIGITS)
         if sampled is None:
-            sampled = text[16:32] < self._below
-        return Trace(self, host, text[:32], text[32:], "", "", sampled, bool(found))
+            sampled = trace_id[16:] < self._below
+        return Trace(self, head, trace_id, self.new_id(_SPAN_DIGITS), "", "", sampled)
+
+    def new_id(self, digits: int) -> str:
+        """An id of as many hexadecimal digits, which nobody can foresee."""
+        begin = self._used
+        end = begin + digits
+        if end > len(self._digits):
+            self._digits = urandom(_STOCK).hex()
+            begin, end = 0, digits
+        self._used = end
+        return self._digits[begin:end]
 
 
 class Trace:
@@ -76,17 +85,16 @@ class Trace:
     def __init__(
         self,
         tracer: Tracer,
-        host: bytes,
+        head: RequestHead,
         trace_id: str,
         span_id: str,
         parent_id: str,
         state: str,
         sampled: bool,
-        replaces: bool,
     ) -> None:
         self._tracer = tracer
-        self._replaces = replaces
-        self.host = host
+        self._replaces = head.traced
+        self.host = head.host
         self.trace_id = trace_id
         self.parent_id = parent_id
         self.state = state
@@ -96,7 +104,7 @@ class Trace:
         self.fields: Fields = _NO_FIELDS
         if self.recorded:
             if parent_id:
-                self.span_id = new_id()
+                self.span_id = tracer.new_id(_SPAN_DIGITS)
             # One offset for all its spans, so that no adjustment of the wall clock comes between them.
             self._offset = tracer.clock.wall() - tracer.clock.monotonic()
 
@@ -106,7 +114,7 @@ class Trace:
     def next_try(self) -> Fields:
         """The header fields that the next try is sent with: each is a span of its own, and the next hop's parent."""
         if self.recorded:
-            self.try_id = new_id()
+            self.try_id = self._tracer.new_id(_SPAN_DIGITS)
         self.fields = written(self._tracer.formats, self.trace_id, self.try_id, self.sampled, self.state)
         return self.fields
 

@@ -23,16 +23,24 @@ EXPECT: Final = 7
 FORWARDED: Final = 8
 DROP: Final = 9
 DATE: Final = 10
+TRACE: Final = 11
 
 # Lower case, and "_" as "-": one call for both.
 FOLD: Final = bytes(range(256)).lower().replace(b"_", b"-")
 
 FORWARDED_PREFIX: Final = b"x-forwarded-"
 
+TRACE_NAMES: Final = frozenset(
+    b"traceparent tracestate uber-trace-id "
+    b"b3 x-b3-traceid x-b3-spanid x-b3-parentspanid x-b3-sampled x-b3-flags".split()
+)
+"""The fields that carry trace context (charon.wire.tracecontext), in lower case."""
+
 # What a request's fields are, by folded name.
 # DROP: of this hop only, whether Connection names them or not (RFC 9110 7.6.1 names Proxy-Connection and Keep-Alive;
 # HTTP2-Settings belongs to the h2c upgrade, RFC 7540 3.2.1). "Proxy" is no field at all, but becomes HTTP_PROXY in a
 # CGI environment and would there redirect the application's own requests.
+# TRACE: an end-to-end field like any other, unless there is tracing.
 # Trailer (RFC 9110 6.6.2), Proxy-Authorization (11.7.2) and Max-Forwards are not on the list of 7.6.1 and pass.
 REQUEST_CODES: Final[dict[bytes, int]] = {
     b"host": HOST,
@@ -49,6 +57,7 @@ REQUEST_CODES: Final[dict[bytes, int]] = {
     b"forwarded": FORWARDED,
     b"via": FORWARDED,
     b"x-real-ip": FORWARDED,
+    **dict.fromkeys(TRACE_NAMES, TRACE),
 }
 
 # The same for a response. Via and the X-Forwarded family have no power there and pass as ordinary fields.
@@ -66,10 +75,9 @@ RESPONSE_CODES: Final[dict[bytes, int]] = {
 
 # RFC 9110 7.6.1: "Connection" must not name a field that is meant for every recipient, yet a peer may try, to make a
 # proxy take away a field that frames, routes, identifies or protects. These stay, whatever Connection says.
-NEVER_NAMED: Final = frozenset(
+NEVER_NAMED: Final = TRACE_NAMES | frozenset(
     # Framing, routing, this proxy's own view of the client.
-    b"host content-length transfer-encoding via forwarded x-real-ip x-request-id traceparent tracestate b3 baggage "
-    b"x-b3-traceid x-b3-spanid x-b3-parentspanid x-b3-sampled x-b3-flags uber-trace-id "
+    b"host content-length transfer-encoding via forwarded x-real-ip x-request-id baggage "
     # Who is asking, and what it may do.
     b"authorization proxy-authorization www-authenticate proxy-authenticate authentication-info cookie set-cookie "
     b"origin referer location date "

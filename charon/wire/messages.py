@@ -46,6 +46,7 @@ _plain_option = headers.KEEP_ALIVE_BY_OPTION.get
 _FOLD: Final = headers.FOLD
 _HOST: Final = headers.HOST
 _CONNECTION: Final = headers.CONNECTION
+_TRACE: Final = headers.TRACE
 _X: Final = ord("x")
 _HTAB: Final = ord("\t")
 _SLASH: Final = ord("/")
@@ -69,12 +70,13 @@ class RequestHead:
     10 or 11. ``host`` is what to forward as Host: the authority of an absolute target, else the Host field, ``b""``
     only for HTTP/1.0 without either. ``fields`` are end to end, in order, names as sent. ``forwarded`` holds what the
     client sent of the Forwarded family and Via, names in lower case; None when nothing. ``body`` is a number of bytes
-    or CHUNKED. ``upgrade`` is the protocol list to pass on, if the client asked for one.
+    or CHUNKED. ``upgrade`` is the protocol list to pass on, if the client asked for one. ``traced``: some of ``fields``
+    carry trace context.
     """
 
     __slots__ = (
         "body", "expect_continue", "fields", "forwarded", "host", "keep_alive", "method", "path", "target",
-        "te_trailers", "upgrade", "version",
+        "te_trailers", "traced", "upgrade", "version",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +106,7 @@ class RequestHead:
         self.expect_continue = expect_continue
         self.upgrade = upgrade
         self.te_trailers = te_trailers
+        self.traced = False
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method!r} {self.target!r} host={self.host!r} body={self.body}>"
@@ -255,6 +258,7 @@ def parse_request(buffer: bytes, limits: HeadLimits) -> tuple[RequestHead, int] 
     fields: Fields = []
     others: list[tuple[int, bytes, bytes]] = []
     host = connection = None
+    traced = False
     for field in pairs:
         name = field[0]
         folded = name.translate(_FOLD)
@@ -264,6 +268,10 @@ def parse_request(buffer: bytes, limits: HeadLimits) -> tuple[RequestHead, int] 
                 fields.append(field)
                 continue
             code = headers.FORWARDED
+        if code == _TRACE:
+            fields.append(field)
+            traced = True
+            continue
         if b"_" in name:
             continue
         if code == _HOST:
@@ -285,6 +293,7 @@ def parse_request(buffer: bytes, limits: HeadLimits) -> tuple[RequestHead, int] 
     head = RequestHead(
         method, target, path, version, host if authority is None else authority, fields, None, 0, version == 11
     )
+    head.traced = traced
     if others:
         _other_fields(head, others, connection)
     elif connection is not None:

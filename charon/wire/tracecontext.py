@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from charon.wire.headers import FOLD
+from charon.wire.headers import FOLD, TRACE_NAMES
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -21,12 +21,6 @@ FORMATS: Final = ("w3c", "b3", "b3multi")
 """Words for what can be written. ``b3`` is the one field, ``b3multi`` are the several."""
 
 _W3C_ALONE: Final = ("w3c",)
-
-NAMES: Final = frozenset(
-    b"traceparent tracestate uber-trace-id "
-    b"b3 x-b3-traceid x-b3-spanid x-b3-parentspanid x-b3-sampled x-b3-flags".split()
-)
-"""The fields that carry trace context, in lower case."""
 
 # Section 3.2: version, trace-id, parent-id, trace-flags. ff is no version, and zeros are no id. Version 00 ends here; a
 # later one may add more behind another dash.
@@ -74,12 +68,12 @@ class TraceContext(NamedTuple):
 
 def trace_fields(fields: Fields) -> Fields:
     """Those of ``fields`` that carry trace context, look-alikes (``X_B3_TraceId``) among them."""
-    return [field for field in fields if field[0].translate(FOLD) in NAMES]
+    return [field for field in fields if field[0].translate(FOLD) in TRACE_NAMES]
 
 
 def without_trace_fields(fields: Fields) -> Fields:
     """``fields`` without those."""
-    return [field for field in fields if field[0].translate(FOLD) not in NAMES]
+    return [field for field in fields if field[0].translate(FOLD) not in TRACE_NAMES]
 
 
 def extract(found: Fields) -> TraceContext | None:

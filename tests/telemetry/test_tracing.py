@@ -16,6 +16,8 @@ from charon.config.snapshot import TracingSpec
 from charon.telemetry import spans
 from charon.telemetry.spans import Span, SpanOutbox, decode, encode
 from charon.telemetry.tracing import Trace, Tracer
+from charon.wire.limits import HeadLimits
+from charon.wire.messages import RequestHead, parse_request
 
 T = "0af7651916cd43dd8448eb211c80319c"
 S = "b7ad6b7169203331"
@@ -47,11 +49,16 @@ def ends() -> Iterator[Ends]:
         yield ends
 
 
+def request(*lines: bytes) -> RequestHead:
+    found = parse_request(b"\r\n".join([b"GET / HTTP/1.1", b"Host: a", *lines, b"", b""]), HeadLimits())
+    assert found is not None
+    return found[0]
+
+
 def begin(
     ends: Ends, *lines: bytes, ratio: float = 1.0, record: bool = True, formats: tuple[str, ...] = ("w3c",)
 ) -> Trace:
-    fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
-    return Tracer(TracingSpec(ratio, formats, record), ends.outbox, FakeClock()).begin(fields, b"a")
+    return Tracer(TracingSpec(ratio, formats, record), ends.outbox, FakeClock()).begin(request(*lines))
 
 
 def test_a_request_without_context_begins_a_trace(ends: Ends) -> None:
@@ -76,7 +83,14 @@ def test_the_ratio_chooses_the_traces_that_opentelemetry_chooses(number: int, ra
     outbox = SpanOutbox(-1)
     tracer = Tracer(TracingSpec(ratio), outbox, FakeClock())
     theirs = TraceIdRatioBased(ratio).should_sample(None, number, "GET").decision
-    assert tracer.begin([tuple(line.split(b": "))], b"").sampled == (theirs is Decision.RECORD_AND_SAMPLE)  # type: ignore[list-item]
+    assert tracer.begin(request(line)).sampled == (theirs is Decision.RECORD_AND_SAMPLE)
+
+
+@pytest.mark.parametrize("line", [b"traceparent: x", b"X_B3_Flags: 1", b"Uber-Trace-Id: 1:2:3"])
+def test_context_that_is_not_taken_does_not_go_on(ends: Ends, line: bytes) -> None:
+    head = request(line, b"Accept: */*")
+    trace = Tracer(TracingSpec(), ends.outbox, FakeClock()).begin(head)
+    assert [name for name, _ in trace.applied_to(head.fields)] == [b"Accept", b"traceparent"]
 
 
 def test_what_is_recorded_is_the_next_hops_parent_and_each_try_is_another(ends: Ends) -> None:

@@ -9,10 +9,10 @@ from opentelemetry.trace import get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from charon.base.errors import BadMessage
+from charon.wire.headers import TRACE_NAMES
 from charon.wire.messages import HeadLimits, RequestHead, parse_request, serialize_request
 from charon.wire.tracecontext import (
     FORMATS,
-    NAMES,
     Fields,
     TraceContext,
     extract,
@@ -142,7 +142,7 @@ def test_what_is_not_counts_as_not_sent(name: str) -> None:
 
 def test_all_fields_of_the_kind_are_taken_away() -> None:
     kept = fields(["Accept: */*", "baggage: a=1", "X-Request-Id: 1", "b3x: 1", "Trace-State: 1"])
-    gone = fields([*(f"{name.decode()}: x" for name in sorted(NAMES)), "X_B3_Flags: 1", "UBER_trace-ID: 1"])
+    gone = fields([*(f"{name.decode()}: x" for name in sorted(TRACE_NAMES)), "X_B3_Flags: 1", "UBER_trace-ID: 1"])
     mixed = [field for pair in zip(gone, kept * 3, strict=False) for field in pair]
     assert without_trace_fields(mixed) == [field for field in mixed if field in kept]
     assert trace_fields(mixed) == [field for field in mixed if field in gone]
@@ -180,7 +180,7 @@ def test_what_is_written_is_read_by_ourselves_and_by_others(context: TraceContex
         assert seen.trace_flags.sampled == context.sampled and seen.is_remote
 
 
-NAME = st.sampled_from(sorted(NAMES)) | st.binary(min_size=1, max_size=20)
+NAME = st.sampled_from(sorted(TRACE_NAMES)) | st.binary(min_size=1, max_size=20)
 VALUE = st.binary(max_size=120) | st.from_regex(rb"\A[0-9a-fd:=,-]{1,60}\Z")
 
 
@@ -191,7 +191,7 @@ def test_no_bytes_of_a_client_come_out_but_well_formed(sent: Fields) -> None:
         return
     again = written(FORMATS, context.trace_id or T, context.span_id or S, bool(context.sampled), context.state)
     for name, value in again:
-        assert name.lower() in NAMES
+        assert name.lower() in TRACE_NAMES
         assert b"\r" not in value and b"\n" not in value and value.isascii() and value == value.strip()
     assert extract(again) is not None
 
